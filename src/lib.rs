@@ -1,0 +1,3 @@
+//! Starling: a self-hosted, multi-master edge key-value store.
+
+pub mod replica;
