@@ -1,0 +1,235 @@
+//! What goes into the replica and what comes out. The driver (or the simulator) owns everything in between: clocks,
+//! sockets, disks, and whoever waits for a reply.
+
+use bytes::Bytes;
+
+use super::dot::{Dot, NodeId};
+use super::entry::{BlobId, Content, Marker};
+use super::key::Key;
+use super::message::{Class, Message};
+
+/// One connection to a peer; a number that the driver never uses twice.
+pub type LinkId = u64;
+
+/// Names a local request until its reply; a number that the driver never uses twice.
+pub type Ticket = u64;
+
+/// Something happened.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A local client wants something. Exactly one [`Output::Reply`] follows.
+    Request {
+        /// For the reply.
+        ticket: Ticket,
+        /// What it wants.
+        request: Request,
+    },
+    /// A connection to an authenticated member stands. It replaces an earlier one to the same node.
+    Connected {
+        /// The peer.
+        node: NodeId,
+        /// The connection.
+        link: LinkId,
+    },
+    /// A connection is gone.
+    Disconnected {
+        /// The peer.
+        node: NodeId,
+        /// The connection.
+        link: LinkId,
+    },
+    /// A peer said something.
+    Received {
+        /// The peer.
+        node: NodeId,
+        /// The connection.
+        link: LinkId,
+        /// Decoded, its claims not checked.
+        message: Message,
+    },
+    /// The transport took bytes that an [`Output::Send`] asked it to send.
+    Sent {
+        /// The peer.
+        node: NodeId,
+        /// The connection.
+        link: LinkId,
+        /// The class of the message.
+        class: Class,
+        /// How many.
+        bytes: usize,
+    },
+    /// Every commit up to this one is durable.
+    Synced {
+        /// As [`Store::commit`](super::store::Store::commit) numbered it.
+        commit: u64,
+    },
+    /// Time has passed; nothing else happened.
+    Wake,
+}
+
+/// What a local client may want.
+#[derive(Debug, Clone)]
+pub enum Request {
+    /// Sets a register.
+    Write {
+        /// Whose.
+        key: Key,
+        /// To what.
+        content: Content,
+    },
+    /// Stores one sealed chunk of a blob that a later write will refer to.
+    PutChunk {
+        /// The key that will refer to it.
+        key: Key,
+        /// The blob.
+        id: BlobId,
+        /// From 0.
+        index: u32,
+        /// Sealed bytes.
+        chunk: Bytes,
+    },
+    /// Gives up a blob whose chunks were stored and that no write refers to.
+    AbandonBlob {
+        /// The key it was for.
+        key: Key,
+        /// The blob.
+        id: BlobId,
+    },
+    /// Waits until enough nodes hold a write on disk.
+    AwaitAcks {
+        /// The write, one of this process.
+        dot: Dot,
+        /// How many.
+        level: AckLevel,
+        /// For how long, in milliseconds.
+        patience_ms: u64,
+    },
+    /// Waits until this node covers all of these writes.
+    AwaitCovered {
+        /// The writes.
+        dots: Vec<Dot>,
+        /// For how long, in milliseconds.
+        patience_ms: u64,
+    },
+    /// Takes this node off the roster; its peers are told.
+    Leave,
+    /// Asks for the replica's own view of itself and its peers.
+    Status,
+}
+
+/// How many nodes must hold a write on disk, the writer included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckLevel {
+    /// That many.
+    Nodes(usize),
+    /// Everyone on the roster.
+    All,
+}
+
+/// Answers to a [`Request`].
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// The write is in the store, durable if the durability asks for it.
+    Written {
+        /// Its address.
+        dot: Dot,
+        /// Its place in the order of the key's writes.
+        marker: Marker,
+    },
+    /// Nothing was changed.
+    Refused(Refusal),
+    /// Done: the chunk is staged, the blob given up, the node off the roster, the writes covered.
+    Done,
+    /// These nodes, this one included, hold the write on disk.
+    Acknowledged(Vec<NodeId>),
+    /// Time ran out; these nodes, this one included, hold the write on disk, or none if a bookmark was awaited.
+    TimedOut(Vec<NodeId>),
+    /// The answer to [`Request::Status`].
+    Status(Box<super::status::Status>),
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The namespace is deleted.
+    NamespaceDeleted,
+    /// This node's clock is too far from its peers' (milliseconds, positive = ahead).
+    ClockFenced(i64),
+    /// A newer process runs with this node's identity.
+    Superseded,
+    /// This node was taken off the roster.
+    Evicted,
+    /// The key's marker stands at the ceiling of time; it can't be overwritten.
+    Frozen,
+    /// The record would be longer than a record may be, or a chunk out of bounds.
+    TooLarge,
+    /// Too many requests wait already.
+    Overloaded,
+    /// The dot is not one of this process.
+    UnknownDot,
+    /// A dot of a node that was evicted can never be covered with certainty.
+    EvictedOrigin,
+}
+
+/// Something to do, in order.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// Send to a connected peer.
+    Send {
+        /// The connection.
+        link: LinkId,
+        /// The peer.
+        node: NodeId,
+        /// Messages of one class keep their order.
+        class: Class,
+        /// An encoded [`Message`].
+        bytes: Bytes,
+    },
+    /// Close a connection.
+    Disconnect {
+        /// The connection.
+        link: LinkId,
+        /// The peer.
+        node: NodeId,
+        /// Why, for people.
+        reason: &'static str,
+    },
+    /// Answer a local client.
+    Reply {
+        /// Of the request.
+        ticket: Ticket,
+        /// The answer.
+        reply: Reply,
+    },
+    /// The roster changed: whom to keep connected may have changed with it.
+    RosterChanged,
+    /// An operator should know.
+    Alarm(Alarm),
+}
+
+/// What an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Alarm {
+    /// Two different contents under one marker: some node breaks the rules.
+    MarkerConflict {
+        /// Where.
+        key: Key,
+        /// The node that both claim as writer.
+        node: NodeId,
+    },
+    /// This node's clock differs from the median of its peers by this many milliseconds.
+    ClockSkew(i64),
+    /// The clock is back within bounds.
+    ClockFine,
+    /// A newer process runs with this node's identity; writes are refused here.
+    Superseded,
+    /// This node was evicted.
+    Evicted,
+    /// A peer sent what no correct peer sends.
+    BadPeer {
+        /// Who.
+        node: NodeId,
+        /// What.
+        what: &'static str,
+    },
+}

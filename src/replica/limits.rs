@@ -1,0 +1,101 @@
+//! Every bound of the replica, named. A queue, message or cache without a line here is a bug.
+
+use super::clock::Mono;
+
+/// Longest key in bytes, without its namespace.
+pub const KEY_LEN_MAX: usize = 512;
+/// Longest value in bytes, before sealing.
+pub const VALUE_LEN_MAX: usize = 25 * 1024 * 1024;
+/// Longest metadata in bytes of JSON text.
+pub const METADATA_LEN_MAX: usize = 1024;
+/// Longest title of a namespace in bytes.
+pub const TITLE_LEN_MAX: usize = 512;
+/// Values up to this many bytes travel inside their record; longer ones as blobs.
+pub const INLINE_LEN_MAX: usize = 64 * 1024;
+/// What sealing may add to a value, a chunk or metadata.
+pub const SEAL_OVERHEAD_MAX: usize = 64;
+/// Bytes of a blob's chunk before sealing; the last chunk of a blob may be shorter.
+pub const CHUNK_LEN: usize = 256 * 1024;
+/// Chunks of the longest blob, one to spare.
+pub const CHUNKS_MAX: usize = VALUE_LEN_MAX / CHUNK_LEN + 1;
+/// Longest record authenticator in bytes (room for a signature; none is made yet).
+pub const AUTHENTICATOR_LEN_MAX: usize = 128;
+/// Longest encoded record, key included.
+pub const RECORD_LEN_MAX: usize = 80 * 1024;
+/// Longest encoded message.
+pub const MESSAGE_LEN_MAX: usize = 1024 * 1024;
+
+/// Milliseconds of Unix time (2200-01-01) beyond which a timestamp is nobody's.
+pub const TIMESTAMP_CEILING_MS: u64 = 7_258_118_400_000;
+/// How far ahead of its wall clock a node follows remote time, in milliseconds.
+pub const ABSORB_MS_MAX: u64 = 500;
+/// A node whose clock is further than this from the median of its peers mints from the median and alarms.
+pub const CLOCK_SKEW_MS_MAX: u64 = 250;
+/// A node whose clock is further than this from the median of its peers refuses writes.
+pub const CLOCK_SKEW_MS_REFUSE: u64 = 60_000;
+/// Fewer peers than this and the clock is only watched.
+pub const CLOCK_PEERS_MIN: usize = 2;
+
+/// Most nodes a roster may hold.
+pub const ROSTER_MAX: usize = 4096;
+/// Most intervals beyond the gapless prefix that are kept for one origin. Over it bookkeeping is forgotten, not data.
+pub const INTERVALS_PER_ORIGIN_MAX: usize = 1024;
+/// Most origins that a version vector off the wire may name.
+pub const ORIGINS_MAX: usize = 16_384;
+
+/// Most keys waiting for one peer. Over it the peer is lagging: its queue is dropped, sync repairs.
+pub const RUMOR_KEYS_MAX: usize = 16_384;
+/// Most keys waiting for all peers together.
+pub const RUMOR_KEYS_TOTAL_MAX: usize = 262_144;
+/// Oldest key that may wait for a peer, in monotonic time.
+pub const RUMOR_AGE_MAX: Mono = Mono::from_ms(5_000);
+/// Most dots that one queued record may stand for; older ones are left to sync.
+pub const COVERS_MAX: usize = 256;
+/// Record bytes that may be on their way to one peer before its queue waits.
+pub const RECORDS_IN_FLIGHT_MAX: usize = 512 * 1024;
+/// Bytes aimed at for one batch of records, pushed or synced.
+pub const BATCH_LEN: usize = 64 * 1024;
+/// Bytes of recently written records kept for pushing, so that a push needs no read.
+pub const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Control bytes that may be on their way to one peer before beats to it are left out.
+pub const CONTROL_IN_FLIGHT_MAX: usize = 1024 * 1024;
+
+/// Sync sessions served at once.
+pub const SESSIONS_OUT_MAX: usize = 16;
+/// Sync sessions received at once.
+pub const SESSIONS_IN_MAX: usize = 3;
+/// Chunks of a session on their way before the sender waits for an acknowledgement.
+pub const SYNC_WINDOW: u64 = 16;
+/// `seq` rows read for one chunk at most, so that a turn stays short.
+pub const SYNC_SCAN_MAX: usize = 4096;
+/// A session without progress for this long is dropped by both sides.
+pub const SESSION_IDLE_MAX: Mono = Mono::from_ms(15_000);
+
+/// Records that wait for their blobs, at most. Over it a record is left to a later sync.
+pub const PENDING_MAX: usize = 256;
+/// A sync chunk is acknowledged only while fewer records than this wait for their blobs.
+pub const PENDING_SOFT_MAX: usize = 64;
+/// Chunk requests on their way to all peers.
+pub const CHUNK_REQUESTS_MAX: usize = 32;
+/// Chunk requests on their way to one peer; also the most that a node serves one peer at a time.
+pub const CHUNK_REQUESTS_PER_PEER_MAX: usize = 16;
+/// A chunk that has not come after this long is asked for elsewhere.
+pub const CHUNK_TIMEOUT: Mono = Mono::from_ms(4_000);
+
+/// Time between beats to a peer, jittered by a quarter.
+pub const BEAT_PERIOD: Mono = Mono::from_ms(1_000);
+/// Time between beats to a peer while writes flow.
+pub const BEAT_PERIOD_ACTIVE: Mono = Mono::from_ms(250);
+/// Most peers that are beaten at one beat; beyond it random ones are.
+pub const BEAT_FANOUT_MAX: usize = 32;
+/// Time between syncs with a random peer that is known to differ, jittered by a quarter.
+pub const SYNC_PERIOD: Mono = Mono::from_ms(1_000);
+/// How long a gap in an origin's writes may last before its sender is asked.
+pub const GAP_PATIENCE: Mono = Mono::from_ms(20);
+/// A former life that all roster members agree on for this long is folded.
+pub const FOLD_PATIENCE: Mono = Mono::from_ms(10_000);
+
+/// Requests that wait for acknowledgements or for a bookmark to be covered.
+pub const WAITERS_MAX: usize = 16_384;
+/// Rows removed per turn in the background (deleted namespaces, expired values).
+pub const SWEEP_ROWS_PER_TURN: usize = 256;
