@@ -47,6 +47,8 @@ pub const ORIGINS_MAX: usize = 16_384;
 pub const RUMOR_KEYS_MAX: usize = 16_384;
 /// Most keys waiting for all peers together.
 pub const RUMOR_KEYS_TOTAL_MAX: usize = 262_144;
+/// Heads of other nodes that one beat relays.
+pub const HEADS_PER_BEAT_MAX: usize = 32;
 /// Oldest key that may wait for a peer, in monotonic time.
 pub const RUMOR_AGE_MAX: Mono = Mono::from_ms(5_000);
 /// Most dots that one queued record may stand for; older ones are left to sync.
@@ -55,8 +57,6 @@ pub const COVERS_MAX: usize = 256;
 pub const RECORDS_IN_FLIGHT_MAX: usize = 512 * 1024;
 /// Bytes aimed at for one batch of records, pushed or synced.
 pub const BATCH_LEN: usize = 64 * 1024;
-/// Bytes of recently written records kept for pushing, so that a push needs no read.
-pub const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Control bytes that may be on their way to one peer before beats to it are left out.
 pub const CONTROL_IN_FLIGHT_MAX: usize = 1024 * 1024;
 
@@ -81,6 +81,9 @@ pub const CHUNK_REQUESTS_MAX: usize = 32;
 pub const CHUNK_REQUESTS_PER_PEER_MAX: usize = 16;
 /// A chunk that has not come after this long is asked for elsewhere.
 pub const CHUNK_TIMEOUT: Mono = Mono::from_ms(4_000);
+
+/// After this long a chunk that no one could give is asked for again.
+pub const CHUNK_RETRY: Mono = Mono::from_ms(250);
 
 /// Time between beats to a peer, jittered by a quarter.
 pub const BEAT_PERIOD: Mono = Mono::from_ms(1_000);

@@ -45,12 +45,15 @@ pub enum Message {
     Echo(Echo),
     /// Fresh writes.
     Records(Records),
-    /// All writes of `origin` up to `upto` are on disk at the sender.
+    /// Tell me when all my writes up to this one are on disk at your side.
+    AckPlease {
+        /// A write of the sender's current life.
+        dot: Dot,
+    },
+    /// All writes of the receiver up to this one are on disk at the sender.
     Ack {
-        /// A life of the receiver.
-        origin: Origin,
         /// Last of the gapless prefix.
-        upto: u64,
+        upto: Dot,
     },
     /// The sender dropped writes meant for the receiver: sync with me.
     Lagging,
@@ -119,8 +122,10 @@ pub struct Hello {
 pub struct Head {
     /// The node.
     pub node: NodeId,
-    /// Its lives that are not folded, each with its last write; the current one, if it has written, comes last.
-    pub lives: Vec<(Origin, u64)>,
+    /// Its lives that are over and not folded yet, each with the last write that it knows of.
+    pub former: Vec<(Origin, u64)>,
+    /// Its current life with its last write, once it has written.
+    pub life: Option<(Origin, u64)>,
     /// Every write to come will be stamped later than this.
     pub stamp: Timestamp,
     /// All writes of everyone stamped up to this are applied and on disk at the node.
@@ -140,8 +145,6 @@ pub struct Beat {
     pub digest: DigestSum,
     /// The sender's head first, then some that it knows of others.
     pub heads: Vec<Head>,
-    /// What the sender has on disk of the receiver's current life.
-    pub durable: Option<(Origin, u64)>,
 }
 
 /// Answers a beat.
@@ -158,8 +161,6 @@ pub struct Echo {
 pub struct Records {
     /// The writes, oldest first.
     pub pushes: Vec<Push>,
-    /// Whether the sender waits for an [`Message::Ack`].
-    pub want_ack: bool,
 }
 
 /// One record and what else it stands for.

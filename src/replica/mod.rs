@@ -1,15 +1,49 @@
-//! The pure replica: no IO, no clock, no ambient randomness.
+//! The pure replica: one node's whole protocol as a state machine.
+//!
+//! No IO, no clock, no ambient randomness: the driver hands in what happened and what time it is, in turns:
+//!
+//! 1. [`Replica::handle`] any number of inputs; changes are staged in the [`Store`];
+//! 2. [`Replica::commit`] once: one journal write for all of them, then pushes, sessions and chunk requests;
+//! 3. drain [`Replica::poll_output`], carrying each [`Output`] out;
+//! 4. sleep until the next input or [`Replica::next_wake`].
+//!
+//! Because outputs are drained after the commit, nothing is acknowledged or gossiped before it is stored. A
+//! [`StoreError`] is the only error: the driver then drops the replica and serves reads only.
+//!
+//! This module routes; each concept has its own.
+
+mod apply;
+mod beat;
+mod blob;
 mod clock;
 mod digest;
 mod dot;
 mod entry;
+mod fold;
 mod input;
 mod key;
 pub mod limits;
+mod memstore;
 mod message;
+mod peer;
+mod push;
+mod roster;
+mod rumor;
 mod status;
 mod store;
+mod sweep;
+mod sync;
+#[cfg(test)]
+mod tests;
 mod version;
+mod wait;
+mod watermark;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rand::rngs::ChaCha8Rng;
+use rand::{Rng, SeedableRng};
 
 pub use clock::{Clock, Mono, Now, Timestamp};
 pub use digest::{Digest, DigestSum, RecordHash};
@@ -17,7 +51,369 @@ pub use dot::{Dot, Incarnation, NodeId, Origin};
 pub use entry::{Blob, BlobId, Content, Entry, MalformedRecord, Marker, Merge, Record, Value};
 pub use input::{AckLevel, Alarm, Input, LinkId, Output, Refusal, Reply, Request, Ticket};
 pub use key::{InvalidNamespaceId, Key, NamespaceId};
+pub use memstore::{Image, MemStore};
 pub use message::*;
+pub use roster::{NodeInfo, Roster};
 pub use status::{PeerStatus, Status};
 pub use store::{BlobAddress, Recovered, Snapshot, Store, StoreError};
 pub use version::{Seen, VersionHash, VersionVector};
+
+use peer::{Acquaintances, Peer, Skew};
+
+/// When a local write is acknowledged, and what counts as held by this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Durability {
+    /// After an fsync. What is acknowledged survives a loss of power.
+    #[default]
+    Fsync,
+    /// At once; an fsync follows within a fraction of a second. A loss of power may lose that fraction here.
+    Interval,
+    /// At once; the operating system writes when it likes. A killed process still loses nothing.
+    Os,
+}
+
+/// Who a replica is.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node.
+    pub node: NodeId,
+    /// See [`Durability`].
+    pub durability: Durability,
+    /// Entropy for incarnations, jitter and choices of peers; different at every start.
+    pub seed: [u8; 32],
+    /// Faults put in on purpose, so that tests can show that they would be caught.
+    pub sabotage: Sabotage,
+}
+
+/// Ways to break the protocol on purpose. All off, always, but in tests of the tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sabotage {
+    /// Raise the version vector of each origin as soon as its part of a session has arrived.
+    pub naive_advance: bool,
+    /// Send and join sessions without the intervals beyond the gapless prefix.
+    pub ignore_intervals: bool,
+    /// Write as the same origin after every start.
+    pub reuse_origin: bool,
+}
+
+/// One node's replica over its store.
+pub struct Replica<S: Store> {
+    config: Config,
+    started: Hello,
+    rng: ChaCha8Rng,
+    store: S,
+    /// Number of the last commit, and whether something is staged for the next one.
+    commit: u64,
+    staged: bool,
+    /// Whether a local client waits for the next commit to be durable.
+    wants_sync: bool,
+    clock: Clock,
+    skew: Skew,
+    life: Option<write::Life>,
+    /// A newer process has this node's identity.
+    superseded: bool,
+    versions: fold::Versions,
+    digest: Digest,
+    roster: Roster,
+    deleted: BTreeSet<NamespaceId>,
+    peers: BTreeMap<NodeId, Peer>,
+    acquaintances: Acquaintances,
+    heads: watermark::Heads,
+    pushes: push::Pushes,
+    syncs: sync::Syncs<S::Snapshot>,
+    blobs: blob::Blobs,
+    waiters: wait::Waiters,
+    sweep: sweep::Sweep,
+    beats: beat::Beats,
+    counters: BTreeMap<&'static str, u64>,
+    outputs: VecDeque<Output>,
+}
+
+impl<S: Store> Replica<S> {
+    /// A replica that goes on where its store stopped.
+    pub fn open(config: Config, mut store: S, now: Now) -> Result<Self, StoreError> {
+        let recovered = store.recover()?;
+        let mut digest = Digest::default();
+        store.for_each_hash(&mut |key, hash| digest.add(key, hash))?;
+        let mut roster = Roster::default();
+        let mut deleted = BTreeSet::new();
+        for namespace in [NamespaceId::NODES, NamespaceId::EVICTED, NamespaceId::DELETED] {
+            let mut after = None;
+            loop {
+                let rows = store.scan(namespace, after.as_ref(), limits::SYNC_SCAN_MAX)?;
+                let Some((last, _)) = rows.last() else { break };
+                after = Some(last.clone());
+                for (key, entry) in &rows {
+                    match namespace {
+                        NamespaceId::DELETED => deleted.extend(sweep::deleted_id(key)),
+                        _ => _ = roster.observe(key, entry),
+                    }
+                }
+            }
+        }
+        let blobs = blob::Blobs::recover(&mut store, &recovered)?;
+        let mut rng = ChaCha8Rng::from_seed(config.seed);
+        let started = Hello { boot: rng.next_u64(), started_ms: now.wall_ms, heard: Timestamp::default() };
+        let mut replica = Self {
+            started,
+            rng,
+            store,
+            commit: 0,
+            staged: true,
+            wants_sync: false,
+            clock: Clock::starting_above(recovered.clock_floor),
+            skew: Skew::default(),
+            life: None,
+            superseded: false,
+            versions: fold::Versions::new(recovered.versions, recovered.folded),
+            digest,
+            roster,
+            sweep: sweep::Sweep::of(&deleted),
+            deleted,
+            peers: BTreeMap::new(),
+            acquaintances: Acquaintances::default(),
+            heads: watermark::Heads::default(),
+            pushes: push::Pushes::default(),
+            syncs: sync::Syncs::default(),
+            blobs,
+            waiters: wait::Waiters::default(),
+            beats: beat::Beats::default(),
+            counters: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            config,
+        };
+        replica.beats.start(now.mono);
+        replica.commit(now)?;
+        Ok(replica)
+    }
+
+    /// Takes in what has happened. Bounded work; what a peer sends never makes it fail.
+    pub fn handle(&mut self, input: Input, now: Now) -> Result<(), StoreError> {
+        match input {
+            Input::Request { ticket, request } => self.on_request(ticket, request, now),
+            Input::Connected { node, link } => self.on_connected(node, link, now),
+            Input::Disconnected { node, link } => {
+                self.on_disconnected(node, link);
+                Ok(())
+            }
+            Input::Received { node, link, message } => self.on_message(node, link, message, now),
+            Input::Sent { node, link, class, bytes } => {
+                if let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.link == link) {
+                    peer.sent(class, bytes);
+                }
+                Ok(())
+            }
+            Input::Synced { commit } => {
+                self.on_synced(commit);
+                Ok(())
+            }
+            Input::Wake => Ok(()),
+        }
+    }
+
+    /// Ends a turn: commits what was staged, then does what time and room allow. Nothing that was output earlier in
+    /// the turn may be carried out if this fails.
+    pub fn commit(&mut self, now: Now) -> Result<(), StoreError> {
+        self.sweep_deleted()?;
+        self.complete_sessions()?;
+        if self.staged {
+            self.versions.stage(&mut self.store);
+            self.store.set_clock(self.clock.promise(0));
+        }
+        self.cover_heads(self.commit + u64::from(self.staged), now)?;
+        if self.staged {
+            let sync = self.wants_sync && self.config.durability == Durability::Fsync;
+            self.commit = self.store.commit(sync)?;
+            (self.staged, self.wants_sync) = (false, false);
+            if sync || self.config.durability == Durability::Os {
+                self.on_synced(self.commit);
+            }
+        }
+        self.note_commit()?;
+        self.push_fresh(now)?;
+        self.serve_sessions(now)?;
+        self.on_time(now)
+    }
+
+    /// The next thing to carry out.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to come back with [`Input::Wake`] if nothing else happens.
+    pub fn next_wake(&self) -> Mono {
+        let soon = [self.sweep.is_due(), self.syncs.can_go_on(&self.peers)].contains(&true);
+        let soon = soon.then_some(Mono(0));
+        [soon, self.syncs.next_due(), self.blobs.next_due(), self.waiters.next_due()]
+            .into_iter()
+            .flatten()
+            .fold(self.beats.next_due(), Mono::min)
+    }
+
+    /// Number of the last commit; what was committed after the last [`Input::Synced`] is not known to be durable.
+    pub fn last_commit(&self) -> u64 {
+        self.commit
+    }
+
+    /// The members and what they say of themselves.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// The store.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The store, for faults.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Gives the store back, as a process does that ends.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    /// What was seen, without folded origins.
+    pub fn versions(&self) -> &VersionVector {
+        self.versions.active()
+    }
+
+    /// Over all that is held.
+    pub fn digest(&self) -> DigestSum {
+        self.digest.sum()
+    }
+
+    fn on_connected(&mut self, node: NodeId, link: LinkId, now: Now) -> Result<(), StoreError> {
+        if self.roster.is_evicted(node) || node == self.config.node {
+            self.outputs.push_back(Output::Disconnect { link, node, reason: "not a member" });
+            return Ok(());
+        }
+        self.forget_link(node);
+        self.peers.insert(node, Peer::new(link));
+        let heard = self.acquaintances.get(node).map(|known| known.heard).unwrap_or_default();
+        self.send(node, &Message::Hello(Hello { heard, ..self.started.clone() }));
+        self.beat(node, now);
+        Ok(())
+    }
+
+    fn on_disconnected(&mut self, node: NodeId, link: LinkId) {
+        if self.peers.get(&node).is_some_and(|peer| peer.link == link) {
+            self.forget_link(node);
+        }
+    }
+
+    fn forget_link(&mut self, node: NodeId) {
+        if self.peers.remove(&node).is_some() {
+            self.syncs.disconnected(node);
+            self.blobs.disconnected(node);
+        }
+    }
+
+    fn on_message(&mut self, node: NodeId, link: LinkId, message: Message, now: Now) -> Result<(), StoreError> {
+        let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.link == link) else { return Ok(()) };
+        if peer.hello.is_none() && !matches!(message, Message::Hello(_)) {
+            self.drop_peer(node, "spoke before it said hello");
+            return Ok(());
+        }
+        match message {
+            Message::Hello(hello) => self.on_hello(node, hello, now),
+            Message::Beat(beat) => self.on_beat(node, beat, now),
+            Message::Echo(echo) => self.on_echo(node, echo, now),
+            Message::Records(records) => self.on_records(node, records, now)?,
+            Message::AckPlease { dot } => self.on_ack_please(node, dot),
+            Message::Ack { upto } => self.on_ack(node, upto),
+            Message::Lagging => self.syncs.want(node, now.mono),
+            Message::SyncRequest(request) => self.syncs.asked(node, request),
+            Message::SyncStart { session, versions, full } => self.on_sync_start(node, session, versions, full, now),
+            Message::SyncChunk(chunk) => self.on_sync_chunk(node, chunk, now)?,
+            Message::SyncAck { session, applied } => self.syncs.acked(node, session, applied, now.mono),
+            Message::SyncDone { session, chunks } => self.on_sync_done(node, session, chunks),
+            Message::SyncRefused { session, reason } => self.on_sync_refused(node, session, reason, now)?,
+            Message::ChunkRequest(request) => self.on_chunk_request(node, request)?,
+            Message::Chunk { request, chunk } => self.on_chunk(node, request, chunk, now)?,
+            Message::Superseded => self.on_superseded(),
+            Message::Goodbye => self.drop_peer(node, "said goodbye"),
+        }
+        Ok(())
+    }
+
+    fn on_hello(&mut self, node: NodeId, hello: Hello, now: Now) {
+        let newest = self.acquaintances.get(node).and_then(|known| known.hello.as_ref());
+        if newest.is_some_and(|newest| newest.boot != hello.boot && newest.started_ms > hello.started_ms) {
+            // An older process of that identity has come back while a newer one exists.
+            self.count("superseded_peers");
+            self.send(node, &Message::Superseded);
+        } else if let Some(known) = self.acquaintances.entry(node) {
+            known.hello = Some(hello.clone());
+        }
+        self.clock.observe(hello.heard, now.wall_ms);
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.hello = Some(hello);
+        }
+        self.ask_for_acks(node);
+    }
+
+    fn on_superseded(&mut self) {
+        if !self.superseded {
+            self.superseded = true;
+            self.alarm(Alarm::Superseded);
+        }
+    }
+
+    /// Everything that is due.
+    fn on_time(&mut self, now: Now) -> Result<(), StoreError> {
+        self.beat_if_due(now)?;
+        self.sync_if_due(now)?;
+        self.request_chunks(now);
+        self.expire_waiters(now)
+    }
+
+    fn send(&mut self, node: NodeId, message: &Message) {
+        self.send_encoded(node, message.class(), message.encode());
+    }
+
+    fn send_encoded(&mut self, node: NodeId, class: Class, bytes: bytes::Bytes) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.sending(class, bytes.len());
+            self.outputs.push_back(Output::Send { link: peer.link, node, class, bytes });
+        }
+    }
+
+    fn drop_peer(&mut self, node: NodeId, reason: &'static str) {
+        if let Some(peer) = self.peers.get(&node) {
+            self.outputs.push_back(Output::Disconnect { link: peer.link, node, reason });
+            self.forget_link(node);
+        }
+    }
+
+    /// A peer sent what no correct peer sends.
+    fn bad_peer(&mut self, node: NodeId, what: &'static str) {
+        self.count("bad_messages");
+        self.alarm(Alarm::BadPeer { node, what });
+        self.drop_peer(node, what);
+    }
+
+    fn reply(&mut self, ticket: Ticket, reply: Reply) {
+        self.outputs.push_back(Output::Reply { ticket, reply });
+    }
+
+    fn alarm(&mut self, alarm: Alarm) {
+        self.outputs.push_back(Output::Alarm(alarm));
+    }
+
+    fn count(&mut self, counter: &'static str) {
+        self.count_many(counter, 1);
+    }
+
+    fn count_many(&mut self, counter: &'static str, by: u64) {
+        *self.counters.entry(counter).or_default() += by;
+    }
+
+    /// A moment about `period` from now: a quarter sooner or later, so that nodes don't fall into step.
+    fn jittered(&mut self, now: Mono, period: Mono) -> Mono {
+        let spread = (period.0 / 2).max(1);
+        now + Mono(period.0 - spread / 2 + self.rng.next_u64() % spread)
+    }
+}

@@ -3,7 +3,10 @@
 use super::clock::Timestamp;
 use super::digest::DigestSum;
 use super::dot::{NodeId, Origin};
+use super::roster::NodeInfo;
+use super::store::Store;
 use super::version::VersionHash;
+use super::{Now, Replica};
 
 /// A snapshot of what an operator may want to know.
 #[derive(Debug, Clone, Default)]
@@ -55,4 +58,60 @@ pub struct PeerStatus {
     pub digests_agree: Option<bool>,
     /// Writes waiting to be pushed to it.
     pub queue: usize,
+}
+
+impl<S: Store> Replica<S> {
+    pub(super) fn status(&self, now: Now) -> Status {
+        let own = self.config.node;
+        let (inbound, outbound) = self.syncs.count();
+        let mut counters: Vec<_> = self.counters.iter().map(|(name, count)| (*name, *count)).collect();
+        counters.push(("sync_sessions_received", inbound as u64));
+        counters.push(("sync_sessions_sent", outbound as u64));
+        Status {
+            digest: self.digest.sum(),
+            versions: self.versions.hash(),
+            entries: self.digest.entries(),
+            life: self.life.map(|life| life.origin),
+            last: self.life.map_or(0, |life| life.last),
+            origins: self.versions.active().len(),
+            watermark: self.watermark(),
+            clock_offset_ms: self.skew.is_known().then(|| self.skew.ahead_ms()),
+            refusing: self.refusing(),
+            peers: self
+                .roster
+                .members()
+                .filter(|(node, _)| *node != own)
+                .map(|(node, info)| self.peer_status(node, info, now))
+                .collect(),
+            pending_blobs: self.blobs.waiting(),
+            counters,
+        }
+    }
+
+    fn refusing(&self) -> Option<&'static str> {
+        match () {
+            _ if self.superseded => Some("a newer process runs with this node's identity"),
+            _ if self.roster.is_evicted(self.config.node) => Some("this node was taken off the roster"),
+            _ if self.skew.refuses_writes() => Some("this node's clock is too far from its peers'"),
+            _ => None,
+        }
+    }
+
+    fn peer_status(&self, node: NodeId, info: &NodeInfo, now: Now) -> PeerStatus {
+        let peer = self.peers.get(&node);
+        let beat = peer.and_then(|peer| peer.beat);
+        let heard = self.heads.get(node).is_some();
+        let behind_ms = self.heads.behind_since(node).map_or(0, |since| now.mono.since(since) / 1000);
+        PeerStatus {
+            node,
+            name: info.name.clone(),
+            pop: info.pop.clone(),
+            connected: peer.is_some_and(|peer| peer.hello.is_some()),
+            rtt_us: peer.and_then(|peer| peer.rtt_us),
+            lag_ms: heard.then_some(behind_ms),
+            versions_agree: beat.map(|beat| beat.versions_agree),
+            digests_agree: beat.map(|beat| beat.digests_agree),
+            queue: peer.map_or(0, |peer| peer.queue.len()),
+        }
+    }
 }

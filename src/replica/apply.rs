@@ -1,0 +1,166 @@
+//! Applying records: what peers wrote, merged into the registers held here.
+//!
+//! The one place where entries change, and where the version-vector invariant is kept: a dot counts as seen only once
+//! its write, or one that dominates it, is held.
+
+use super::dot::NodeId;
+use super::entry::{Entry, Merge, Record};
+use super::input::{Alarm, Output};
+use super::key::{Key, NamespaceId};
+use super::message::Records;
+use super::store::{BlobAddress, Store, StoreError};
+use super::{Now, Replica, Timestamp, sweep};
+
+/// What became of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Applied {
+    /// Its dot is seen.
+    Seen,
+    /// It waits for its blob; its dot is not seen.
+    Pending,
+    /// There was no room for it to wait; it must come again.
+    Dropped,
+}
+
+impl<S: Store> Replica<S> {
+    pub(super) fn on_records(&mut self, node: NodeId, records: Records, now: Now) -> Result<(), StoreError> {
+        self.beats.active(now.mono);
+        for push in &records.pushes {
+            let Some(entry) = self.decode(&push.record, node) else { return Ok(()) };
+            if entry.dot.origin.node == node
+                && let Some(sender) = self.acquaintances.entry(node)
+            {
+                sender.life = Some(entry.dot.origin);
+            }
+            match self.apply(&push.record, entry, node, now)? {
+                Applied::Seen => {
+                    for dot in &push.covers {
+                        if dot.seq > 0 {
+                            self.versions.insert(&mut self.store, *dot)?;
+                            self.staged = true;
+                        }
+                    }
+                }
+                Applied::Pending => {}
+                Applied::Dropped => self.syncs.want(node, now.mono + super::limits::SYNC_PERIOD),
+            }
+        }
+        self.watch_for_gaps(node, now);
+        Ok(())
+    }
+
+    /// Reads a record; a peer that sends what can't be read is dropped.
+    pub(super) fn decode(&mut self, record: &Record, source: NodeId) -> Option<Entry> {
+        match Entry::decode(&record.key, &record.body) {
+            Ok(entry) => Some(entry),
+            Err(malformed) => {
+                self.bad_peer(source, malformed.0);
+                None
+            }
+        }
+    }
+
+    /// Takes in a record that `source` sent.
+    pub(super) fn apply(
+        &mut self,
+        record: &Record,
+        entry: Entry,
+        source: NodeId,
+        now: Now,
+    ) -> Result<Applied, StoreError> {
+        let key = &record.key;
+        if self.versions.contains(&self.store, entry.dot)? {
+            self.count("duplicate_records");
+            return Ok(Applied::Seen);
+        }
+        self.staged = true;
+        if entry.marker().time > Timestamp::CEILING || entry.stamp > Timestamp::CEILING {
+            // Everyone drops it alike, whatever their clocks, so its dot counts as seen.
+            self.count("records_beyond_ceiling");
+            self.versions.insert(&mut self.store, entry.dot)?;
+            return Ok(Applied::Seen);
+        }
+        self.clock.observe(entry.stamp, self.skew.corrected(now.wall_ms));
+        self.acquaintances.heard(entry.dot.origin.node, entry.stamp);
+        if self.deleted.contains(&key.namespace()) {
+            self.versions.insert(&mut self.store, entry.dot)?;
+            return Ok(Applied::Seen);
+        }
+        let held = self.store.get(key)?;
+        if entry.blob().is_some() && held.as_ref().is_none_or(|held| held.loses_to(&entry)) {
+            return self.await_blob(record, entry, source);
+        }
+        self.merge(key, held, entry)?;
+        Ok(Applied::Seen)
+    }
+
+    /// Merges an entry whose bytes are all here.
+    pub(super) fn merge(&mut self, key: &Key, held: Option<Entry>, entry: Entry) -> Result<(), StoreError> {
+        let dot = entry.dot;
+        self.count("applied_records");
+        match held {
+            None => self.hold(key, None, entry)?,
+            Some(held) => {
+                let writer = entry.marker().origin.node;
+                let mut merged = held.clone();
+                let outcome = merged.merge(entry);
+                if let Merge::Conflict { .. } = outcome {
+                    self.count("marker_conflicts");
+                    self.alarm(Alarm::MarkerConflict { key: key.clone(), node: writer });
+                }
+                if matches!(outcome, Merge::Won | Merge::Conflict { won: true }) {
+                    self.hold(key, Some(held), merged)?;
+                }
+            }
+        }
+        self.versions.insert(&mut self.store, dot)
+    }
+
+    /// From now on `key` holds `entry` in place of `held`.
+    pub(super) fn hold(&mut self, key: &Key, held: Option<Entry>, entry: Entry) -> Result<(), StoreError> {
+        if let Some(held) = &held {
+            self.digest.remove(key, held.hash);
+            if let Some(blob) = held.blob().filter(|old| entry.blob().is_none_or(|new| new.id != old.id)) {
+                self.store.remove_blob(BlobAddress::of(key, blob.id))?;
+            }
+        }
+        self.digest.add(key, entry.hash);
+        self.store.put(key, &entry, held.map(|held| held.dot));
+        self.staged = true;
+        self.settle_pending(key, &entry)?;
+        if key.namespace().is_system() {
+            self.notice(key, &entry);
+        }
+        Ok(())
+    }
+
+    /// System entries mean something to the replica itself.
+    fn notice(&mut self, key: &Key, entry: &Entry) {
+        match key.namespace() {
+            NamespaceId::NODES | NamespaceId::EVICTED => {
+                if self.roster.observe(key, entry) {
+                    self.outputs.push_back(Output::RosterChanged);
+                    self.fence_evicted();
+                }
+            }
+            NamespaceId::DELETED => {
+                if let Some(id) = sweep::deleted_id(key)
+                    && self.deleted.insert(id)
+                {
+                    self.sweep.begin(id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn fence_evicted(&mut self) {
+        if self.roster.is_evicted(self.config.node) {
+            self.alarm(Alarm::Evicted);
+        }
+        let evicted: Vec<_> = self.peers.keys().copied().filter(|node| self.roster.is_evicted(*node)).collect();
+        for node in evicted {
+            self.drop_peer(node, "evicted from the roster");
+        }
+    }
+}

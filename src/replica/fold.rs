@@ -1,0 +1,123 @@
+//! The version vector of a replica, with the lives that are over folded away.
+//!
+//! Folding changes where an origin is kept, never what was seen of it: hashes and answers stay the same, so nodes
+//! need not fold at the same moment, and a folded origin that turns out to have more writes is simply unfolded.
+
+use std::collections::BTreeSet;
+
+use super::dot::{Dot, Origin};
+use super::store::{Store, StoreError};
+use super::version::{Seen, VersionHash, VersionVector};
+
+/// What a replica has seen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Versions {
+    active: VersionVector,
+    folded: VersionHash,
+    /// Changed since the last commit.
+    dirty: BTreeSet<Origin>,
+}
+
+impl Versions {
+    pub(super) fn new(active: VersionVector, folded: VersionHash) -> Self {
+        Self { active, folded, dirty: BTreeSet::new() }
+    }
+
+    /// Origins that are not folded.
+    pub(super) fn active(&self) -> &VersionVector {
+        &self.active
+    }
+
+    /// Hash over the folded origins.
+    pub(super) fn folded(&self) -> VersionHash {
+        self.folded
+    }
+
+    /// Hash over all origins.
+    pub(super) fn hash(&self) -> VersionHash {
+        self.folded.plus(self.active.hash())
+    }
+
+    /// Hash over the origins that `is_former` picks, and the folded ones.
+    pub(super) fn former_hash(&self, is_former: impl Fn(Origin) -> bool) -> VersionHash {
+        self.active
+            .iter()
+            .filter(|(origin, _)| is_former(*origin))
+            .fold(self.folded, |sum, (origin, seen)| sum.plus(VersionHash::of(origin, seen)))
+    }
+
+    pub(super) fn contains(&self, store: &impl Store, dot: Dot) -> Result<bool, StoreError> {
+        match self.active.get(dot.origin) {
+            Some(seen) => Ok(seen.contains(dot.seq)),
+            None => Ok(store.folded(dot.origin)?.is_some_and(|last| dot.seq <= last)),
+        }
+    }
+
+    /// Last write of the gapless prefix of an origin.
+    pub(super) fn prefix(&self, store: &impl Store, origin: Origin) -> Result<u64, StoreError> {
+        match self.active.get(origin) {
+            Some(seen) => Ok(seen.prefix()),
+            None => Ok(store.folded(origin)?.unwrap_or(0)),
+        }
+    }
+
+    pub(super) fn insert(&mut self, store: &mut impl Store, dot: Dot) -> Result<(), StoreError> {
+        if self.contains(store, dot)? {
+            return Ok(());
+        }
+        self.unfold(store, dot.origin)?;
+        self.active.insert(dot);
+        self.dirty.insert(dot.origin);
+        Ok(())
+    }
+
+    /// Joins what a complete session has brought.
+    pub(super) fn join(&mut self, store: &mut impl Store, versions: &VersionVector) -> Result<(), StoreError> {
+        for (origin, seen) in versions.iter() {
+            let known = match self.active.get(origin) {
+                Some(mine) => mine.covers(seen),
+                None => store.folded(origin)?.is_some_and(|last| Seen::prefix_of(last).covers(seen)),
+            };
+            if known || *seen == Seen::default() {
+                continue;
+            }
+            self.unfold(store, origin)?;
+            let mut joined = self.active.get(origin).cloned().unwrap_or_default();
+            joined.join(seen);
+            self.active.set(origin, joined);
+            self.dirty.insert(origin);
+        }
+        Ok(())
+    }
+
+    fn unfold(&mut self, store: &mut impl Store, origin: Origin) -> Result<(), StoreError> {
+        if self.active.get(origin).is_none()
+            && let Some(last) = store.folded(origin)?
+        {
+            let seen = Seen::prefix_of(last);
+            self.folded = self.folded.minus(VersionHash::of(origin, &seen));
+            self.active.set(origin, seen);
+            store.unfold(origin);
+        }
+        Ok(())
+    }
+
+    /// Folds an origin that has no gaps.
+    pub(super) fn fold(&mut self, store: &mut impl Store, origin: Origin) {
+        if let Some(seen) = self.active.get(origin).filter(|seen| seen.is_gapless()).cloned() {
+            self.active.remove(origin);
+            self.dirty.remove(&origin);
+            self.folded = self.folded.plus(VersionHash::of(origin, &seen));
+            store.fold(origin, seen.last());
+        }
+    }
+
+    /// Stages what has changed since the last commit.
+    pub(super) fn stage(&mut self, store: &mut impl Store) {
+        for origin in std::mem::take(&mut self.dirty) {
+            if let Some(seen) = self.active.get(origin) {
+                store.set_seen(origin, seen);
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What the replica knows about a connected peer.
+
+use std::collections::BTreeMap;
+
+use super::clock::{Mono, Timestamp};
+use super::dot::{NodeId, Origin};
+use super::input::LinkId;
+use super::limits::{CLOCK_PEERS_MIN, CLOCK_SKEW_MS_MAX, CLOCK_SKEW_MS_REFUSE, ROSTER_MAX};
+use super::message::{Class, Hello};
+use super::rumor::Queue;
+use super::version::VersionHash;
+
+/// A connected peer.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) link: LinkId,
+    /// Who runs there; nothing else is heard before it.
+    pub(super) hello: Option<Hello>,
+    pub(super) rtt_us: Option<u64>,
+    /// Its wall clock minus ours, halfway through a round trip.
+    pub(super) offset_ms: Option<i64>,
+    pub(super) beat: Option<LastBeat>,
+    /// Bytes handed to the transport and not yet taken by it, by class.
+    in_flight: [usize; 4],
+    /// Last write of our current life, of the gapless prefix that it has on disk.
+    pub(super) durable: u64,
+    pub(super) queue: Queue,
+}
+
+/// What a peer's last beat said.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastBeat {
+    pub(super) at: Mono,
+    pub(super) versions: VersionHash,
+    pub(super) former: VersionHash,
+    /// How ours compared at that moment.
+    pub(super) versions_agree: bool,
+    pub(super) digests_agree: bool,
+}
+
+impl Peer {
+    pub(super) fn new(link: LinkId) -> Self {
+        Self {
+            link,
+            hello: None,
+            rtt_us: None,
+            offset_ms: None,
+            beat: None,
+            in_flight: [0; 4],
+            durable: 0,
+            queue: Queue::default(),
+        }
+    }
+
+    pub(super) fn in_flight(&self, class: Class) -> usize {
+        self.in_flight[class as usize]
+    }
+
+    pub(super) fn sending(&mut self, class: Class, bytes: usize) {
+        self.in_flight[class as usize] += bytes;
+    }
+
+    pub(super) fn sent(&mut self, class: Class, bytes: usize) {
+        let in_flight = &mut self.in_flight[class as usize];
+        *in_flight = in_flight.saturating_sub(bytes);
+    }
+
+    /// A round trip was measured; the wall clock there was read `wall_ms`.
+    pub(super) fn measured(&mut self, sent: Mono, now: Mono, wall_ms: u64, own_wall_ms: u64) {
+        let rtt_us = now.since(sent);
+        let halfway = wall_ms as i64 + (rtt_us / 2000) as i64;
+        self.offset_ms = Some(halfway - own_wall_ms as i64);
+        // Smoothed as in RFC 6298, the first sample taken whole.
+        self.rtt_us = Some(self.rtt_us.map_or(rtt_us, |rtt| (7 * rtt + rtt_us) / 8));
+    }
+}
+
+/// This node's clock against its peers'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Skew {
+    /// Median of the peers' clocks minus ours, in milliseconds.
+    median_ms: i64,
+    /// Whether enough peers are seen to act on it.
+    trusted: bool,
+}
+
+impl Skew {
+    pub(super) fn of(mut offsets_ms: Vec<i64>) -> Self {
+        if offsets_ms.is_empty() {
+            return Self::default();
+        }
+        offsets_ms.sort_unstable();
+        let middle = offsets_ms.len() / 2;
+        let median_ms = match offsets_ms.len() % 2 {
+            1 => offsets_ms[middle],
+            _ => (offsets_ms[middle - 1] + offsets_ms[middle]) / 2,
+        };
+        Self { median_ms, trusted: offsets_ms.len() >= CLOCK_PEERS_MIN }
+    }
+
+    /// Positive = our clock is ahead.
+    pub(super) fn ahead_ms(self) -> i64 {
+        -self.median_ms
+    }
+
+    pub(super) fn is_alarming(self) -> bool {
+        self.median_ms.unsigned_abs() > CLOCK_SKEW_MS_MAX
+    }
+
+    pub(super) fn refuses_writes(self) -> bool {
+        self.trusted && self.median_ms.unsigned_abs() > CLOCK_SKEW_MS_REFUSE
+    }
+
+    pub(super) fn is_known(self) -> bool {
+        self.trusted
+    }
+
+    /// The wall clock to mint from.
+    pub(super) fn corrected(self, wall_ms: u64) -> u64 {
+        match self.trusted && self.is_alarming() {
+            true => wall_ms.saturating_add_signed(self.median_ms),
+            false => wall_ms,
+        }
+    }
+}
+
+/// What is remembered of a node from one link to the next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Acquaintance {
+    /// The highest timestamp heard from it, so that it can be told after a restart.
+    pub(super) heard: Timestamp,
+    /// Its newest process.
+    pub(super) hello: Option<Hello>,
+    /// The life it was last seen writing with.
+    pub(super) life: Option<Origin>,
+}
+
+/// Acquaintances, bounded: a lying peer may name any number of nodes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Acquaintances(BTreeMap<NodeId, Acquaintance>);
+
+impl Acquaintances {
+    pub(super) fn get(&self, node: NodeId) -> Option<&Acquaintance> {
+        self.0.get(&node)
+    }
+
+    /// To remember something; `None` if there is no room for another node.
+    pub(super) fn entry(&mut self, node: NodeId) -> Option<&mut Acquaintance> {
+        match self.0.len() < ROSTER_MAX || self.0.contains_key(&node) {
+            true => Some(self.0.entry(node).or_default()),
+            false => None,
+        }
+    }
+
+    pub(super) fn heard(&mut self, node: NodeId, stamp: Timestamp) {
+        if let Some(known) = self.entry(node) {
+            known.heard = stamp.max(known.heard);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_peers_fence_a_wrong_clock_and_one_does_not() {
+        let alone = Skew::of(vec![-90_000]);
+        assert!(alone.is_alarming() && !alone.refuses_writes());
+        assert_eq!(alone.corrected(1_000_000), 1_000_000);
+        let far = Skew::of(vec![-90_000, -90_010]);
+        assert!(far.refuses_writes());
+        assert_eq!(far.ahead_ms(), 90_005);
+        let near = Skew::of(vec![400, 420, 90_000]);
+        assert!(!near.refuses_writes());
+        assert_eq!(near.corrected(1_000), 1_420);
+        assert_eq!(Skew::of(vec![100, 200]).corrected(1_000), 1_000);
+    }
+
+    #[test]
+    fn a_round_trip_gives_the_offset_at_its_middle() {
+        let mut peer = Peer::new(1);
+        peer.measured(Mono::from_ms(10), Mono::from_ms(110), 5_000, 4_000);
+        assert_eq!((peer.rtt_us, peer.offset_ms), (Some(100_000), Some(1_050)));
+    }
+}

@@ -1,0 +1,164 @@
+//! Pushing fresh writes: at once, to everyone connected, encoded once.
+//!
+//! A peer with room gets the turn's writes directly; for others they wait, coalesced by key, in a bounded queue. A
+//! peer over its bound is lagging: its queue is dropped, it is told so, and sync repairs. Nothing here is needed for
+//! correctness. (A latency tree would choose other receivers here, and make forwarders push what they receive.)
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::dot::{Dot, NodeId};
+use super::entry::Entry;
+use super::key::Key;
+use super::limits::{BATCH_LEN, COVERS_MAX, RECORDS_IN_FLIGHT_MAX, RUMOR_KEYS_TOTAL_MAX};
+use super::message::{Class, Message, Push, Records};
+use super::store::{Store, StoreError};
+use super::{Mono, Now, Replica};
+
+/// Writes of this turn, for all peers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pushes {
+    fresh: Vec<Push>,
+    /// Where in `fresh` a key stands, and its dot.
+    places: BTreeMap<Key, (usize, Dot)>,
+}
+
+impl<S: Store> Replica<S> {
+    /// A local write goes out when this turn is committed.
+    pub(super) fn push_soon(&mut self, key: &Key, entry: &Entry) {
+        let Pushes { fresh, places } = &mut self.pushes;
+        let record = entry.to_record(key);
+        match places.get_mut(key) {
+            Some((place, dot)) if fresh[*place].covers.len() < COVERS_MAX => {
+                let push = &mut fresh[*place];
+                push.covers.push(std::mem::replace(dot, entry.dot));
+                push.record = record;
+            }
+            _ => {
+                places.insert(key.clone(), (fresh.len(), entry.dot));
+                fresh.push(Push { record, covers: Vec::new() });
+            }
+        }
+    }
+
+    /// Pushes what this turn wrote, and what has waited for room.
+    pub(super) fn push_fresh(&mut self, now: Now) -> Result<(), StoreError> {
+        let Pushes { fresh, places } = std::mem::take(&mut self.pushes);
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        if !fresh.is_empty() {
+            let dots: Vec<(Key, Dot)> = places.into_iter().map(|(key, (_, dot))| (key, dot)).collect();
+            let (ready, waiting): (Vec<_>, Vec<_>) =
+                nodes.iter().partition(|node| self.peers.get(node).is_some_and(|peer| peer.queue.is_empty()));
+            self.broadcast(&ready, fresh.clone(), now.mono);
+            for node in waiting {
+                self.enqueue(node, &dots, &fresh, now.mono);
+            }
+        }
+        for node in nodes {
+            self.drain_queue(node, now.mono)?;
+        }
+        Ok(())
+    }
+
+    fn broadcast(&mut self, nodes: &[NodeId], fresh: Vec<Push>, now: Mono) {
+        if nodes.is_empty() {
+            return;
+        }
+        for batch in batches(fresh) {
+            let bytes = encode_records(batch.clone());
+            for node in nodes {
+                let has_room = self.peers.get(node).is_some_and(|peer| {
+                    peer.queue.is_empty() && peer.in_flight(Class::Records) < RECORDS_IN_FLIGHT_MAX
+                });
+                if has_room {
+                    self.count_many("records_pushed", batch.len() as u64);
+                    self.send_encoded(*node, Class::Records, bytes.clone());
+                } else {
+                    let dots: Vec<_> = batch.iter().filter_map(dot_of).collect();
+                    self.enqueue(*node, &dots, &batch, now);
+                }
+            }
+        }
+    }
+
+    fn enqueue(&mut self, node: NodeId, dots: &[(Key, Dot)], pushes: &[Push], now: Mono) {
+        let waiting: usize = self.peers.values().map(|peer| peer.queue.len()).sum();
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let covers: BTreeMap<&Key, &Vec<Dot>> = pushes.iter().map(|push| (&push.record.key, &push.covers)).collect();
+        for (key, dot) in dots {
+            let covers = covers.get(key).map(|covers| covers.to_vec()).unwrap_or_default();
+            peer.queue.push(key, *dot, covers, now);
+        }
+        if peer.queue.is_over_bound(now) || waiting + dots.len() > RUMOR_KEYS_TOTAL_MAX {
+            peer.queue.clear();
+            self.count("lagging_peers");
+            self.send(node, &Message::Lagging);
+        }
+    }
+
+    /// Sends what waits for a peer, as far as it has room.
+    fn drain_queue(&mut self, node: NodeId, now: Mono) -> Result<(), StoreError> {
+        loop {
+            let Some(peer) = self.peers.get_mut(&node) else { return Ok(()) };
+            if peer.queue.is_empty() {
+                return Ok(());
+            }
+            if peer.in_flight(Class::Records) >= RECORDS_IN_FLIGHT_MAX {
+                if peer.queue.is_over_bound(now) {
+                    peer.queue.clear();
+                    self.count("lagging_peers");
+                    self.send(node, &Message::Lagging);
+                }
+                return Ok(());
+            }
+            let mut pushes = Vec::new();
+            let mut bytes = 0;
+            while bytes < BATCH_LEN
+                && let Some((key, rumor)) = peer.queue.pop()
+            {
+                // Gone with its namespace: the deletion of that dominates it, and reaches the peer by itself.
+                let Some(entry) = self.store.get(&key)? else { continue };
+                let mut covers = rumor.covers;
+                if entry.dot != rumor.dot {
+                    covers.push(rumor.dot);
+                }
+                let record = entry.to_record(&key);
+                bytes += record.body.len() + key.as_bytes().len();
+                pushes.push(Push { record, covers });
+            }
+            if !pushes.is_empty() {
+                self.count_many("records_pushed", pushes.len() as u64);
+                let bytes = encode_records(pushes);
+                self.send_encoded(node, Class::Records, bytes);
+            }
+        }
+    }
+}
+
+fn encode_records(pushes: Vec<Push>) -> Bytes {
+    Message::Records(Records { pushes }).encode()
+}
+
+fn dot_of(push: &Push) -> Option<(Key, Dot)> {
+    let key = &push.record.key;
+    Entry::decode(key, &push.record.body).ok().map(|entry| (key.clone(), entry.dot))
+}
+
+fn batches(pushes: Vec<Push>) -> Vec<Vec<Push>> {
+    let mut batches = Vec::new();
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    for push in pushes {
+        bytes += push.record.body.len() + push.record.key.as_bytes().len();
+        batch.push(push);
+        if bytes >= BATCH_LEN {
+            batches.push(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}

@@ -1,0 +1,97 @@
+//! Who belongs to the flock: the entries of two system namespaces, read into memory.
+//!
+//! A node's own entry is a register that the node writes; its eviction is a separate entry that is only ever added,
+//! because last-writer-wins would let a returning node undo it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::clock::Timestamp;
+use super::dot::NodeId;
+use super::entry::{Content, Entry, Value};
+use super::key::{Key, NamespaceId};
+use super::limits::ROSTER_MAX;
+
+/// First byte of a roster value: plain postcard. (The replica must read it, so it is never sealed.)
+const ROSTER_FORMAT: u8 = 0;
+
+/// What a node tells the others about itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// For people; unique if they keep it so.
+    pub name: String,
+    /// IATA code of its place; empty if unknown.
+    pub pop: String,
+    /// Where to dial it, as `address:port`, most useful first.
+    pub addresses: Vec<String>,
+    /// Protocol version it speaks.
+    pub protocol: u8,
+    /// When it joined.
+    pub joined: Timestamp,
+}
+
+impl NodeInfo {
+    /// As the value of its entry.
+    pub fn to_content(&self) -> Content {
+        let bytes = postcard::to_extend(self, vec![ROSTER_FORMAT]).expect("node info always serializes");
+        Content { expire_ms: 0, metadata: Bytes::new(), value: Value::Inline(bytes.into()) }
+    }
+
+    /// From the value of an entry, if it can be read.
+    pub fn from_content(content: &Content) -> Option<Self> {
+        match &content.value {
+            Value::Inline(bytes) => match bytes.split_first() {
+                Some((&ROSTER_FORMAT, rest)) => postcard::from_bytes(rest).ok(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// The roster.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    nodes: BTreeMap<NodeId, NodeInfo>,
+    evicted: BTreeSet<NodeId>,
+}
+
+impl Roster {
+    /// The key under which a node's entry stands in [`NamespaceId::NODES`] or [`NamespaceId::EVICTED`].
+    pub fn key(namespace: NamespaceId, node: NodeId) -> Key {
+        Key::new(namespace, &node.0.to_be_bytes()).expect("eight bytes are a key")
+    }
+
+    /// Takes notice of an entry; true if the roster changed.
+    pub(super) fn observe(&mut self, key: &Key, entry: &Entry) -> bool {
+        let Ok(node) = <[u8; 8]>::try_from(&key.name()[..]) else { return false };
+        let node = NodeId(u64::from_be_bytes(node));
+        if key.namespace() == NamespaceId::EVICTED {
+            return self.evicted.insert(node);
+        }
+        match NodeInfo::from_content(entry.content()) {
+            Some(info) if self.nodes.len() < ROSTER_MAX || self.nodes.contains_key(&node) => {
+                self.nodes.insert(node, info.clone()) != Some(info)
+            }
+            Some(_) => false,
+            None => self.nodes.remove(&node).is_some(),
+        }
+    }
+
+    /// Members: on the roster and not evicted.
+    pub fn members(&self) -> impl Iterator<Item = (NodeId, &NodeInfo)> {
+        self.nodes.iter().filter(|(node, _)| !self.evicted.contains(node)).map(|(node, info)| (*node, info))
+    }
+
+    /// What a node says of itself, member or not.
+    pub fn info(&self, node: NodeId) -> Option<&NodeInfo> {
+        self.nodes.get(&node)
+    }
+
+    /// Whether the node was evicted: terminal.
+    pub fn is_evicted(&self, node: NodeId) -> bool {
+        self.evicted.contains(&node)
+    }
+}

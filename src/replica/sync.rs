@@ -1,0 +1,510 @@
+//! Sync sessions: one side sends, from one snapshot, every live entry that the other lacks.
+//!
+//! Overwritten dots leave holes, so what arrives in a session says nothing about the dots between. Only when the whole
+//! session, all origins, has been applied does the receiver join the snapshot's version vector (intervals included),
+//! and never while a record that it covers still waits for its blob. Van Renesse et al. 2008 (Scuttlebutt) and
+//! Almeida et al. 2018 (delta CRDTs) are the kin; the rule is ours to keep and the simulator's to judge.
+//!
+//! A session that is cut short is not wasted: the receiver remembers how far that process of that sender had come,
+//! and offers it as already had when it asks the same process again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rand::RngExt;
+
+use super::apply::Applied;
+use super::dot::{Dot, NodeId, Origin};
+use super::input::LinkId;
+use super::limits::{
+    BATCH_LEN, GAP_PATIENCE, PENDING_SOFT_MAX, SESSION_IDLE_MAX, SESSIONS_IN_MAX, SESSIONS_OUT_MAX, SYNC_PERIOD,
+    SYNC_SCAN_MAX, SYNC_WINDOW,
+};
+use super::message::{Message, SyncChunk, SyncRefusal, SyncRequest};
+use super::peer::Peer;
+use super::store::{Snapshot, Store, StoreError};
+use super::version::{Seen, VersionVector};
+use super::{Mono, Now, Replica};
+
+/// Records read from the snapshot at once.
+const ROWS_PER_READ: usize = 256;
+/// Chunks sent for one session in one turn.
+const CHUNKS_PER_TURN: usize = 4;
+
+/// All sessions, both ways.
+pub(super) struct Syncs<V> {
+    next_session: u64,
+    inbound: BTreeMap<NodeId, Inbound>,
+    outbound: BTreeMap<NodeId, Outbound<V>>,
+    /// Asked for during this turn; they begin from the state that its commit leaves.
+    asked: BTreeMap<NodeId, SyncRequest>,
+    /// Whom to ask, and when.
+    wanted: BTreeMap<NodeId, Mono>,
+    /// Nodes whose current life has gaps, and when to ask them if it still has.
+    gaps: BTreeMap<NodeId, Mono>,
+    /// How far a session had come that was cut short, by sender: its process, and what it had covered.
+    partial: BTreeMap<NodeId, (u64, VersionVector)>,
+    periodic_due: Mono,
+}
+
+/// A session that this node receives.
+struct Inbound {
+    session: u64,
+    full: bool,
+    /// What the sender's snapshot has seen.
+    versions: Option<VersionVector>,
+    next_chunk: u64,
+    /// Chunks applied but not yet acknowledged, because too much waits for blobs.
+    unacknowledged: bool,
+    /// How many chunks there are, once the sender is through.
+    chunks: Option<u64>,
+    /// How far the sender's scan has come.
+    upto: Option<Dot>,
+    /// A record found no room to wait for its blob: the session must not be joined.
+    incomplete: bool,
+    progressed: Mono,
+}
+
+/// A session that this node sends.
+struct Outbound<V> {
+    session: u64,
+    link: LinkId,
+    snapshot: V,
+    /// Runs of dots still to scan, in order.
+    plan: VecDeque<(Origin, u64, u64)>,
+    sent: u64,
+    applied: u64,
+    progressed: Mono,
+}
+
+impl<V> Default for Syncs<V> {
+    fn default() -> Self {
+        Self {
+            next_session: 0,
+            inbound: BTreeMap::new(),
+            outbound: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            gaps: BTreeMap::new(),
+            partial: BTreeMap::new(),
+            periodic_due: Mono(0),
+        }
+    }
+}
+
+impl<V> Syncs<V> {
+    /// This node should sync with a peer at `at`.
+    pub(super) fn want(&mut self, node: NodeId, at: Mono) {
+        let due = self.wanted.entry(node).or_insert(at);
+        *due = at.min(*due);
+    }
+
+    /// A peer asks for a session.
+    pub(super) fn asked(&mut self, node: NodeId, request: SyncRequest) {
+        self.asked.insert(node, request);
+    }
+
+    /// A peer has applied part of a session.
+    pub(super) fn acked(&mut self, node: NodeId, session: u64, applied: u64, now: Mono) {
+        if let Some(out) = self.outbound.get_mut(&node).filter(|out| out.session == session) {
+            out.applied = applied.clamp(out.applied, out.sent);
+            out.progressed = now;
+        }
+    }
+
+    /// The link is gone, and the sessions with it.
+    pub(super) fn disconnected(&mut self, node: NodeId) {
+        self.outbound.remove(&node);
+        self.asked.remove(&node);
+        self.wanted.remove(&node);
+        self.gaps.remove(&node);
+        self.cut(node);
+    }
+
+    /// Ends a session that is received, remembering how far it has come.
+    fn cut(&mut self, node: NodeId) {
+        let Some(Inbound { versions: Some(versions), upto: Some(upto), incomplete: false, .. }) =
+            self.inbound.remove(&node)
+        else {
+            return;
+        };
+        // The process was noted when the session was asked for.
+        if let Some((_, partial)) = self.partial.get_mut(&node) {
+            partial.join(&versions.up_to(upto));
+        }
+    }
+
+    /// Whether a session that is sent could go on right now.
+    pub(super) fn can_go_on(&self, peers: &BTreeMap<NodeId, Peer>) -> bool {
+        self.outbound.iter().any(|(node, out)| peers.contains_key(node) && out.sent - out.applied < SYNC_WINDOW)
+    }
+
+    pub(super) fn next_due(&self) -> Option<Mono> {
+        let idle = |progressed: Mono| progressed + SESSION_IDLE_MAX + Mono(1);
+        self.wanted
+            .values()
+            .chain(self.gaps.values())
+            .copied()
+            .chain(self.inbound.values().map(|session| idle(session.progressed)))
+            .chain(self.outbound.values().map(|session| idle(session.progressed)))
+            .min()
+    }
+
+    /// Sessions under way: received, sent.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.inbound.len(), self.outbound.len())
+    }
+}
+
+impl<S: Store> Replica<S> {
+    /// If the sender's current life has gaps here, it will be asked, unless what fills them is just late.
+    pub(super) fn watch_for_gaps(&mut self, node: NodeId, now: Now) {
+        if self.has_gap(node) {
+            self.syncs.gaps.entry(node).or_insert(now.mono + GAP_PATIENCE);
+        } else {
+            self.syncs.gaps.remove(&node);
+        }
+    }
+
+    fn has_gap(&self, node: NodeId) -> bool {
+        let life = self.acquaintances.get(node).and_then(|known| known.life);
+        life.and_then(|life| self.versions.active().get(life)).is_some_and(|seen| !seen.is_gapless())
+    }
+
+    pub(super) fn sync_if_due(&mut self, now: Now) -> Result<(), StoreError> {
+        let gaps: Vec<_> = self.syncs.gaps.iter().filter(|(_, at)| **at <= now.mono).map(|(node, _)| *node).collect();
+        for node in gaps {
+            self.syncs.gaps.remove(&node);
+            if self.has_gap(node) {
+                self.syncs.want(node, now.mono);
+            }
+        }
+        if now.mono >= self.syncs.periodic_due {
+            self.syncs.periodic_due = self.jittered(now.mono, SYNC_PERIOD);
+            self.sync_with_someone(now);
+        }
+        let due: Vec<_> = self.syncs.wanted.iter().filter(|(_, at)| **at <= now.mono).map(|(node, _)| *node).collect();
+        for node in due {
+            self.syncs.wanted.remove(&node);
+            self.ask(node, false, now)?;
+        }
+        self.drop_idle_sessions(now.mono);
+        Ok(())
+    }
+
+    /// A random peer whose version vector was another at its last beat.
+    fn sync_with_someone(&mut self, now: Now) {
+        let own = self.versions.hash();
+        let differing: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.beat.is_some_and(|beat| beat.versions != own))
+            .map(|(node, _)| *node)
+            .collect();
+        if !differing.is_empty() {
+            let chosen = differing[self.rng.random_range(0..differing.len())];
+            self.syncs.want(chosen, now.mono);
+        }
+    }
+
+    fn ask(&mut self, node: NodeId, full: bool, now: Now) -> Result<(), StoreError> {
+        let Some(boot) = self.peers.get(&node).and_then(|peer| peer.hello.as_ref()).map(|hello| hello.boot) else {
+            return Ok(());
+        };
+        if self.syncs.inbound.contains_key(&node) {
+            return Ok(());
+        }
+        if self.syncs.inbound.len() >= SESSIONS_IN_MAX {
+            let later = self.jittered(now.mono, SYNC_PERIOD);
+            self.syncs.want(node, later);
+            return Ok(());
+        }
+        let mut have = self.versions.active().clone();
+        if full {
+            for (origin, last) in self.store.snapshot().folded_origins()? {
+                have.set(origin, Seen::prefix_of(last));
+            }
+        }
+        let (process, partial) = self.syncs.partial.entry(node).or_insert((boot, VersionVector::default()));
+        if *process != boot {
+            // Another process may know less than the one that had sent all that.
+            (*process, *partial) = (boot, VersionVector::default());
+        }
+        have.join(partial);
+        if self.config.sabotage.ignore_intervals {
+            have = without_intervals(&have);
+        }
+        self.syncs.next_session += 1;
+        let session = self.syncs.next_session;
+        let inbound = Inbound {
+            session,
+            full,
+            versions: None,
+            next_chunk: 0,
+            unacknowledged: false,
+            chunks: None,
+            upto: None,
+            incomplete: false,
+            progressed: now.mono,
+        };
+        self.syncs.inbound.insert(node, inbound);
+        self.count("syncs_asked");
+        self.send(node, &Message::SyncRequest(SyncRequest { session, have, folded: self.versions.folded(), full }));
+        Ok(())
+    }
+
+    pub(super) fn on_sync_refused(
+        &mut self,
+        node: NodeId,
+        session: u64,
+        reason: SyncRefusal,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        let Some(inbound) = self.syncs.inbound.get(&node).filter(|inbound| inbound.session == session) else {
+            return Ok(());
+        };
+        let was_full = inbound.full;
+        self.syncs.inbound.remove(&node);
+        match reason {
+            SyncRefusal::NeedFull if !was_full => self.ask(node, true, now)?,
+            _ => {
+                let later = self.jittered(now.mono, SYNC_PERIOD);
+                self.syncs.want(node, later);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_sync_start(&mut self, node: NodeId, session: u64, versions: VersionVector, full: bool, now: Now) {
+        if let Some(inbound) = self.syncs.inbound.get_mut(&node)
+            && (inbound.session, inbound.full) == (session, full)
+        {
+            inbound.versions.get_or_insert(versions);
+            inbound.progressed = now.mono;
+        }
+    }
+
+    pub(super) fn on_sync_chunk(&mut self, node: NodeId, chunk: SyncChunk, now: Now) -> Result<(), StoreError> {
+        let Some(inbound) = self.syncs.inbound.get_mut(&node).filter(|inbound| inbound.session == chunk.session) else {
+            return Ok(());
+        };
+        if inbound.versions.is_none() || chunk.index != inbound.next_chunk || inbound.chunks.is_some() {
+            self.bad_peer(node, "sync chunk out of order");
+            return Ok(());
+        }
+        inbound.next_chunk += 1;
+        inbound.upto = Some(chunk.upto);
+        inbound.unacknowledged = true;
+        inbound.progressed = now.mono;
+        let naive = self.config.sabotage.naive_advance.then(|| inbound.versions.clone()).flatten();
+        for record in &chunk.records {
+            let Some(entry) = self.decode(record, node) else { return Ok(()) };
+            if self.apply(record, entry, node, now)? == Applied::Dropped
+                && let Some(inbound) = self.syncs.inbound.get_mut(&node)
+            {
+                inbound.incomplete = true;
+            }
+        }
+        self.count_many("records_synced", chunk.records.len() as u64);
+        if let Some(versions) = naive {
+            self.versions.join(&mut self.store, &versions.up_to(chunk.upto))?;
+            self.staged = true;
+        }
+        self.acknowledge_chunks(node);
+        Ok(())
+    }
+
+    /// Lets the sender go on, unless too much waits for blobs.
+    fn acknowledge_chunks(&mut self, node: NodeId) {
+        let has_room = self.blobs.waiting() < PENDING_SOFT_MAX;
+        if let Some(inbound) = self.syncs.inbound.get_mut(&node).filter(|inbound| inbound.unacknowledged && has_room) {
+            inbound.unacknowledged = false;
+            let (session, applied) = (inbound.session, inbound.next_chunk);
+            self.send(node, &Message::SyncAck { session, applied });
+        }
+    }
+
+    pub(super) fn on_sync_done(&mut self, node: NodeId, session: u64, chunks: u64) {
+        let Some(inbound) = self.syncs.inbound.get_mut(&node).filter(|inbound| inbound.session == session) else {
+            return;
+        };
+        if inbound.versions.is_none() || chunks != inbound.next_chunk {
+            self.bad_peer(node, "sync ended out of order");
+            return;
+        }
+        inbound.chunks = Some(chunks);
+    }
+
+    /// Joins the sessions that are complete, and lets those go on that had to wait for blobs.
+    pub(super) fn complete_sessions(&mut self) -> Result<(), StoreError> {
+        let nodes: Vec<NodeId> = self.syncs.inbound.keys().copied().collect();
+        for node in nodes {
+            self.acknowledge_chunks(node);
+            let Some(inbound) = self.syncs.inbound.get(&node) else { continue };
+            let Some(versions) = inbound.versions.as_ref().filter(|_| inbound.chunks.is_some()) else { continue };
+            if !inbound.incomplete && self.blobs.any_waiting_in(versions) {
+                continue;
+            }
+            let Some(Inbound { versions: Some(mut versions), incomplete, .. }) = self.syncs.inbound.remove(&node)
+            else {
+                continue;
+            };
+            if incomplete {
+                continue;
+            }
+            if self.config.sabotage.ignore_intervals {
+                versions = without_intervals(&versions);
+            }
+            self.versions.join(&mut self.store, &versions)?;
+            self.syncs.partial.remove(&node);
+            self.staged = true;
+            self.count("syncs_completed");
+        }
+        Ok(())
+    }
+
+    /// A record that had waited for its blob has moved a session on.
+    pub(super) fn sessions_progressed(&mut self, now: Mono) {
+        for inbound in self.syncs.inbound.values_mut() {
+            inbound.progressed = now;
+        }
+    }
+
+    fn drop_idle_sessions(&mut self, now: Mono) {
+        let is_idle = |progressed: Mono| now > progressed + SESSION_IDLE_MAX;
+        let idle: Vec<NodeId> = self
+            .syncs
+            .inbound
+            .iter()
+            .filter(|(_, inbound)| is_idle(inbound.progressed))
+            .map(|(node, _)| *node)
+            .collect();
+        for node in idle {
+            self.count("syncs_timed_out");
+            self.syncs.cut(node);
+        }
+        self.syncs.outbound.retain(|_, out| !is_idle(out.progressed));
+    }
+
+    /// Opens the sessions that were asked for, from the state just committed, and sends on those that have room.
+    pub(super) fn serve_sessions(&mut self, now: Now) -> Result<(), StoreError> {
+        for (node, request) in std::mem::take(&mut self.syncs.asked) {
+            self.open_session(node, request, now)?;
+        }
+        let nodes: Vec<NodeId> = self.syncs.outbound.keys().copied().collect();
+        for node in nodes {
+            self.send_chunks(node, now)?;
+        }
+        Ok(())
+    }
+
+    fn open_session(&mut self, node: NodeId, request: SyncRequest, now: Now) -> Result<(), StoreError> {
+        let Some(link) = self.peers.get(&node).map(|peer| peer.link) else { return Ok(()) };
+        let SyncRequest { session, have, folded, full } = request;
+        self.syncs.outbound.remove(&node);
+        let refuse = |reason| Message::SyncRefused { session, reason };
+        if !full && folded != self.versions.folded() {
+            self.send(node, &refuse(SyncRefusal::NeedFull));
+            return Ok(());
+        }
+        if self.syncs.outbound.len() >= SESSIONS_OUT_MAX {
+            self.send(node, &refuse(SyncRefusal::Busy));
+            return Ok(());
+        }
+        let snapshot = self.store.snapshot();
+        let mut versions = self.versions.active().clone();
+        if full {
+            for (origin, last) in snapshot.folded_origins()? {
+                versions.set(origin, Seen::prefix_of(last));
+            }
+        }
+        if self.config.sabotage.ignore_intervals {
+            versions = without_intervals(&versions);
+        }
+        let nothing = Seen::default();
+        let plan = versions
+            .iter()
+            .flat_map(|(origin, seen)| {
+                let gaps = have.get(origin).unwrap_or(&nothing).gaps(seen.last());
+                gaps.into_iter().map(move |(first, last)| (origin, first, last))
+            })
+            .collect();
+        self.count("syncs_served");
+        self.send(node, &Message::SyncStart { session, versions, full });
+        let outbound = Outbound { session, link, snapshot, plan, sent: 0, applied: 0, progressed: now.mono };
+        self.syncs.outbound.insert(node, outbound);
+        Ok(())
+    }
+
+    fn send_chunks(&mut self, node: NodeId, now: Now) -> Result<(), StoreError> {
+        let link = self.peers.get(&node).map(|peer| peer.link);
+        for _ in 0..CHUNKS_PER_TURN {
+            let Some(out) = self.syncs.outbound.get_mut(&node) else { return Ok(()) };
+            if Some(out.link) != link {
+                self.syncs.outbound.remove(&node);
+                return Ok(());
+            }
+            if out.sent - out.applied >= SYNC_WINDOW {
+                return Ok(());
+            }
+            let chunk = out.next_chunk()?;
+            let Outbound { session, sent, .. } = *out;
+            if let Some(chunk) = chunk {
+                out.sent += 1;
+                out.progressed = now.mono;
+                self.send(node, &Message::SyncChunk(chunk));
+            } else {
+                self.syncs.outbound.remove(&node);
+                self.send(node, &Message::SyncDone { session, chunks: sent });
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<V: Snapshot> Outbound<V> {
+    /// The next records of the plan, or `None` when there are no more. May be empty, so that a scan over holes stays
+    /// short.
+    fn next_chunk(&mut self) -> Result<Option<SyncChunk>, StoreError> {
+        let mut records = Vec::new();
+        let mut upto = None;
+        let (mut bytes, mut reads) = (0, 0);
+        while bytes < BATCH_LEN && reads < SYNC_SCAN_MAX / ROWS_PER_READ {
+            let Some((origin, first, last)) = self.plan.front().copied() else { break };
+            reads += 1;
+            let rows = self.snapshot.written_by(origin, first, last, ROWS_PER_READ)?;
+            let is_through = rows.len() < ROWS_PER_READ;
+            let mut scanned = first - 1;
+            let mut cut = false;
+            for (seq, key, entry) in rows {
+                let record = entry.to_record(&key);
+                bytes += record.body.len() + key.as_bytes().len();
+                records.push(record);
+                scanned = seq;
+                if bytes >= BATCH_LEN {
+                    cut = true;
+                    break;
+                }
+            }
+            if is_through && !cut {
+                scanned = last;
+            }
+            upto = Some(origin.dot(scanned));
+            if scanned >= last {
+                self.plan.pop_front();
+            } else if let Some(run) = self.plan.front_mut() {
+                run.1 = scanned + 1;
+            }
+        }
+        let (session, index) = (self.session, self.sent);
+        Ok(upto.map(|upto| SyncChunk { session, index, records, upto }))
+    }
+}
+
+fn without_intervals(versions: &VersionVector) -> VersionVector {
+    let mut prefixes = VersionVector::default();
+    for (origin, seen) in versions.iter() {
+        prefixes.set(origin, Seen::prefix_of(seen.prefix()));
+    }
+    prefixes
+}

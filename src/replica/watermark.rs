@@ -1,0 +1,157 @@
+//! Watermarks: up to which moment a node holds everything that anyone committed, on disk.
+//!
+//! Every node promises through its head that later writes will be stamped later. Once all writes that a head speaks of
+//! are here and durable, everything up to its stamp is. A watermark never overstates; it may lag.
+
+use std::collections::BTreeMap;
+
+use super::clock::{Mono, Timestamp};
+use super::dot::NodeId;
+use super::message::Head;
+
+/// What is known of each node's own writes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heads {
+    nodes: BTreeMap<NodeId, Known>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    latest: Head,
+    /// A head whose writes are not all here yet. It is kept until they are, or steady writes would starve it.
+    awaited: Option<(Head, Mono)>,
+    /// Covered as of these commits, which may not be durable yet: commit → stamp.
+    covered: BTreeMap<u64, Timestamp>,
+    durable: Timestamp,
+}
+
+impl Heads {
+    /// Takes notice of a head, first-hand or relayed.
+    pub(super) fn observe(&mut self, head: &Head, now: Mono) {
+        match self.nodes.get_mut(&head.node) {
+            Some(known) if known.latest.stamp >= head.stamp => {}
+            Some(known) => {
+                known.latest = head.clone();
+                known.awaited.get_or_insert_with(|| (head.clone(), now));
+            }
+            None => {
+                let known = Known {
+                    latest: head.clone(),
+                    awaited: Some((head.clone(), now)),
+                    covered: BTreeMap::new(),
+                    durable: Timestamp::default(),
+                };
+                self.nodes.insert(head.node, known);
+            }
+        }
+    }
+
+    /// The latest head of a node.
+    pub(super) fn get(&self, node: NodeId) -> Option<&Head> {
+        self.nodes.get(&node).map(|known| &known.latest)
+    }
+
+    /// The latest heads of all nodes.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Head> {
+        self.nodes.values().map(|known| &known.latest)
+    }
+
+    /// Since when this node has waited for writes of `node`; `None` if it has all it has heard of.
+    pub(super) fn behind_since(&self, node: NodeId) -> Option<Mono> {
+        self.nodes.get(&node)?.awaited.as_ref().map(|(_, since)| *since)
+    }
+
+    /// Checks awaited heads against what commit number `commit` will have made visible.
+    pub(super) fn cover<E>(
+        &mut self,
+        commit: u64,
+        now: Mono,
+        mut holds_all: impl FnMut(&Head) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        for known in self.nodes.values_mut() {
+            let Some((head, _)) = &known.awaited else { continue };
+            if !holds_all(head)? {
+                continue;
+            }
+            known.covered.insert(commit, head.stamp);
+            // The bound: only the latest of what waits for the disk is of use.
+            while known.covered.len() > 2 {
+                let middle = known.covered.keys().nth(1).copied();
+                middle.and_then(|commit| known.covered.remove(&commit));
+            }
+            known.awaited = match known.latest.stamp > head.stamp {
+                true => Some((known.latest.clone(), now)),
+                false => None,
+            };
+        }
+        Ok(())
+    }
+
+    /// Everything up to `commit` is on disk.
+    pub(super) fn synced(&mut self, commit: u64) {
+        for known in self.nodes.values_mut() {
+            let later = known.covered.split_off(&(commit + 1));
+            if let Some((_, stamp)) = std::mem::replace(&mut known.covered, later).pop_last() {
+                known.durable = known.durable.max(stamp);
+            }
+        }
+    }
+
+    /// All writes of all `members` stamped up to this are here, on disk.
+    pub(super) fn watermark(&self, members: impl Iterator<Item = NodeId>) -> Timestamp {
+        members
+            .map(|node| self.nodes.get(&node).map_or(Timestamp::default(), |known| known.durable))
+            .min()
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(stamp: u64) -> Head {
+        Head {
+            node: NodeId(1),
+            former: Vec::new(),
+            life: None,
+            stamp: Timestamp(stamp),
+            watermark: Timestamp::default(),
+        }
+    }
+
+    #[test]
+    fn a_watermark_rises_only_when_covered_and_on_disk() {
+        let mut heads = Heads::default();
+        let members = || [NodeId(1)].into_iter();
+        heads.observe(&head(10), Mono(1));
+        heads.cover(1, Mono(1), |_| Ok::<_, ()>(false)).unwrap();
+        heads.synced(1);
+        assert_eq!(heads.watermark(members()), Timestamp(0));
+        heads.observe(&head(20), Mono(2));
+        assert_eq!(heads.behind_since(NodeId(1)), Some(Mono(1)));
+        heads.cover(2, Mono(3), |head| Ok::<_, ()>(head.stamp == Timestamp(10))).unwrap();
+        assert_eq!(heads.watermark(members()), Timestamp(0), "not on disk yet");
+        heads.synced(2);
+        assert_eq!(heads.watermark(members()), Timestamp(10));
+        heads.cover(3, Mono(4), |_| Ok::<_, ()>(true)).unwrap();
+        heads.synced(3);
+        assert_eq!(heads.watermark(members()), Timestamp(20));
+        assert_eq!(heads.behind_since(NodeId(1)), None);
+        assert_eq!(heads.watermark([NodeId(1), NodeId(2)].into_iter()), Timestamp(0), "an unheard member holds it");
+    }
+
+    #[test]
+    fn what_waits_for_the_disk_is_bounded_and_nothing_is_overstated() {
+        let mut heads = Heads::default();
+        for stamp in 1..=10 {
+            heads.observe(&head(stamp), Mono(stamp));
+            heads.cover(stamp, Mono(stamp), |_| Ok::<_, ()>(true)).unwrap();
+        }
+        heads.synced(5);
+        let watermark = heads.watermark([NodeId(1)].into_iter());
+        assert!(watermark <= Timestamp(5), "{watermark:?}");
+        heads.synced(10);
+        assert_eq!(heads.watermark([NodeId(1)].into_iter()), Timestamp(10));
+    }
+}

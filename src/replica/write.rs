@@ -1,0 +1,163 @@
+//! Local writes: dots, stamps and markers are made here and nowhere else.
+
+use rand::Rng;
+
+use super::dot::{Dot, Incarnation, Origin};
+use super::entry::{Blob, BlobId, Content, Entry, Marker, Value};
+use super::input::{Refusal, Reply, Request, Ticket};
+use super::key::{Key, NamespaceId};
+use super::limits::{CHUNK_LEN, CHUNKS_MAX, INLINE_LEN_MAX, METADATA_LEN_MAX, SEAL_OVERHEAD_MAX};
+use super::roster::Roster;
+use super::store::{BlobAddress, Store, StoreError};
+use super::{Now, Replica, Timestamp};
+
+/// The current life of this node: minted at its first write, so a start that writes nothing costs nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    pub(super) origin: Origin,
+    pub(super) last: u64,
+}
+
+impl<S: Store> Replica<S> {
+    pub(super) fn on_request(&mut self, ticket: Ticket, request: Request, now: Now) -> Result<(), StoreError> {
+        let reply = match request {
+            Request::Write { key, content } => match self.write(&key, content, now)? {
+                Ok((dot, marker)) => Reply::Written { dot, marker },
+                Err(refusal) => {
+                    self.count("refused_writes");
+                    Reply::Refused(refusal)
+                }
+            },
+            Request::PutChunk { key, id, index, chunk } => {
+                if chunk.len() > CHUNK_LEN + SEAL_OVERHEAD_MAX || index as usize >= CHUNKS_MAX {
+                    Reply::Refused(Refusal::TooLarge)
+                } else {
+                    let address = BlobAddress::of(&key, id);
+                    self.store.open_blob(address);
+                    self.store.put_chunk(address, index, chunk);
+                    self.staged = true;
+                    Reply::Done
+                }
+            }
+            Request::AbandonBlob { key, id } => {
+                self.abandon_blob(&key, id)?;
+                Reply::Done
+            }
+            Request::AwaitAcks { dot, level, patience_ms } => {
+                return self.await_acks(ticket, dot, level, patience_ms, now);
+            }
+            Request::AwaitCovered { dots, patience_ms } => {
+                return self.await_covered(ticket, dots, patience_ms, now);
+            }
+            Request::Leave => self.leave(now)?,
+            Request::Status => Reply::Status(Box::new(self.status(now))),
+        };
+        self.reply(ticket, reply);
+        Ok(())
+    }
+
+    /// Sets a register. The marker is above the clock and above what the key holds: so a node reads its own writes,
+    /// and a write from a far future can be overwritten, without moving this node's clock.
+    pub(super) fn write(
+        &mut self,
+        key: &Key,
+        content: Content,
+        now: Now,
+    ) -> Result<Result<(Dot, Marker), Refusal>, StoreError> {
+        if let Some(refusal) = self.refusal_of(key) {
+            return Ok(Err(refusal));
+        }
+        if !is_in_bounds(&content) || !self.holds_chunks(key, &content.value)? {
+            return Ok(Err(Refusal::TooLarge));
+        }
+        let held = self.store.get(key)?;
+        let stamp = self.clock.tick(self.skew.corrected(now.wall_ms));
+        let time = held.as_ref().map_or(stamp, |held| stamp.max(held.marker().time.next()));
+        if time > Timestamp::CEILING {
+            return Ok(Err(Refusal::Frozen));
+        }
+        let dot = self.next_dot();
+        let marker = Marker { time, origin: dot.origin };
+        let entry = Entry::new(key, dot, stamp, marker, content);
+        if let Some(blob) = entry.blob() {
+            self.store.close_blob(BlobAddress::of(key, blob.id));
+        }
+        self.push_soon(key, &entry);
+        self.hold(key, held, entry)?;
+        self.versions.insert(&mut self.store, dot)?;
+        self.wants_sync = true;
+        self.beats.active(now.mono);
+        self.count("local_writes");
+        Ok(Ok((dot, marker)))
+    }
+
+    fn refusal_of(&self, key: &Key) -> Option<Refusal> {
+        match () {
+            _ if self.superseded => Some(Refusal::Superseded),
+            _ if self.roster.is_evicted(self.config.node) => Some(Refusal::Evicted),
+            _ if self.skew.refuses_writes() => Some(Refusal::ClockFenced(self.skew.ahead_ms())),
+            _ if self.deleted.contains(&key.namespace()) => Some(Refusal::NamespaceDeleted),
+            _ => None,
+        }
+    }
+
+    fn next_dot(&mut self) -> Dot {
+        let node = self.config.node;
+        let rng = &mut self.rng;
+        let reused = self.config.sabotage.reuse_origin.then(|| self.versions.active());
+        let life = self.life.get_or_insert_with(|| {
+            let incarnation = Incarnation(rng.next_u64());
+            let origin = match reused {
+                Some(_) => Origin { node, incarnation: Incarnation(0) },
+                None => Origin { node, incarnation },
+            };
+            let last = reused.and_then(|versions| versions.get(origin)).map_or(0, |seen| seen.last());
+            Life { origin, last }
+        });
+        life.last += 1;
+        life.origin.dot(life.last)
+    }
+
+    /// A blob that is written must be here, whole.
+    fn holds_chunks(&self, key: &Key, value: &Value) -> Result<bool, StoreError> {
+        let Value::Blob(Blob { id, chunks, .. }) = value else { return Ok(true) };
+        let held = self.store.chunks_held(BlobAddress::of(key, *id), chunks.len() as u32)?;
+        Ok(held.len() == chunks.len() && held.iter().all(|held| *held))
+    }
+
+    fn abandon_blob(&mut self, key: &Key, id: BlobId) -> Result<(), StoreError> {
+        let in_use = self.store.get(key)?.is_some_and(|entry| entry.blob().is_some_and(|blob| blob.id == id));
+        if !in_use {
+            self.store.remove_blob(BlobAddress::of(key, id))?;
+            self.staged = true;
+        }
+        Ok(())
+    }
+
+    /// Off the roster, for good: the entry goes, and the eviction that nobody can undo comes.
+    fn leave(&mut self, now: Now) -> Result<Reply, StoreError> {
+        let node = self.config.node;
+        let tombstone = Content { expire_ms: 0, metadata: bytes::Bytes::new(), value: Value::Tombstone };
+        let evicted = Content { value: Value::Inline(bytes::Bytes::from_static(&[0])), ..tombstone.clone() };
+        if let Err(refusal) = self.write(&Roster::key(NamespaceId::NODES, node), tombstone, now)? {
+            return Ok(Reply::Refused(refusal));
+        }
+        match self.write(&Roster::key(NamespaceId::EVICTED, node), evicted, now)? {
+            Ok(_) => Ok(Reply::Done),
+            Err(refusal) => Ok(Reply::Refused(refusal)),
+        }
+    }
+}
+
+fn is_in_bounds(content: &Content) -> bool {
+    let value_fits = match &content.value {
+        Value::Inline(bytes) => bytes.len() <= INLINE_LEN_MAX + SEAL_OVERHEAD_MAX,
+        Value::Blob(blob) => {
+            (1..=CHUNKS_MAX).contains(&blob.chunks.len())
+                && blob.len.div_ceil(CHUNK_LEN as u64) == blob.chunks.len() as u64
+        }
+        Value::Tombstone => true,
+        Value::Dropped(_) => false,
+    };
+    value_fits && content.metadata.len() <= METADATA_LEN_MAX + SEAL_OVERHEAD_MAX
+}
