@@ -312,9 +312,7 @@ impl<S: Store> Replica<S> {
     }
 
     fn on_message(&mut self, node: NodeId, link: LinkId, message: Message, now: Now) -> Result<(), StoreError> {
-        let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.link == link) else { return Ok(()) };
-        if peer.hello.is_none() && !matches!(message, Message::Hello(_)) {
-            self.drop_peer(node, "spoke before it said hello");
+        if self.peers.get(&node).is_none_or(|peer| peer.link != link) {
             return Ok(());
         }
         match message {

@@ -14,7 +14,7 @@ use super::version::VersionHash;
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) link: LinkId,
-    /// Who runs there; nothing else is heard before it.
+    /// Who runs there. Other classes may overtake it.
     pub(super) hello: Option<Hello>,
     pub(super) rtt_us: Option<u64>,
     /// Its wall clock minus ours, halfway through a round trip.

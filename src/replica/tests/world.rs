@@ -48,8 +48,11 @@ pub(super) struct World {
     link_no: LinkId,
     ticket: Ticket,
     cuts: BTreeSet<(usize, usize)>,
+    streams: BTreeMap<(usize, LinkId, Class), Mono>,
     pub(super) roughness: Roughness,
     sabotage: Sabotage,
+    /// Nodes whose directory was put back or cloned: what their processes say of former lives may be too little.
+    pub(super) forgetful: BTreeSet<NodeId>,
     /// Every write ever made, by dot.
     pub(super) written: BTreeMap<Dot, (Key, Marker)>,
     /// Dots that were used twice.
@@ -72,8 +75,10 @@ impl World {
             link_no: 0,
             ticket: 0,
             cuts: BTreeSet::new(),
+            streams: BTreeMap::new(),
             roughness,
             sabotage,
+            forgetful: BTreeSet::new(),
             written: BTreeMap::new(),
             reused: Vec::new(),
             alarms: BTreeMap::new(),
@@ -217,7 +222,7 @@ impl World {
     fn carry_out(&mut self, process: usize, output: Output) {
         match output {
             Output::Send { link, node, class, bytes } => {
-                self.transmit(process, link, node, &bytes);
+                self.transmit(process, link, node, class, &bytes);
                 let sent = Input::Sent { node, link, class, bytes: bytes.len() };
                 let now = self.at(process);
                 if let Some(replica) = self.processes[process].replica.as_mut() {
@@ -239,16 +244,36 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, from: usize, link: LinkId, node: NodeId, bytes: &Bytes) {
+    /// Streams keep their order and lose nothing while the link stands, as in QUIC. Pushed records get it rougher
+    /// than any transport would treat them: nothing may depend on them.
+    fn transmit(&mut self, from: usize, link: LinkId, node: NodeId, class: Class, bytes: &Bytes) {
         let Some((known, to)) = self.processes[from].links.get(&node).copied() else { return };
-        if known != link || self.cuts.contains(&(from, to)) || self.rng.random_bool(self.roughness.drop) {
+        if known != link {
             return;
         }
-        let copies = 1 + usize::from(self.rng.random_bool(self.roughness.repeat));
+        if self.cuts.contains(&(from, to)) {
+            // What is lost in a stream is lost with its link.
+            self.break_link(from, to, link);
+            return;
+        }
+        let Roughness { drop, repeat, .. } = self.roughness;
+        let is_rough = class == Class::Records;
+        if is_rough && self.rng.random_bool(drop) {
+            return;
+        }
+        if self.rng.random_bool(drop / 20.0) {
+            self.break_link(from, to, link);
+            return;
+        }
+        let copies = 1 + usize::from(is_rough && self.rng.random_bool(repeat));
         for _ in 0..copies {
-            let delay = Mono(self.rng.random_range(1_000..40_000));
-            let event = Event::Deliver { from, to, link, bytes: bytes.clone() };
-            self.schedule(self.now + delay, event);
+            let mut at = self.now + Mono(self.rng.random_range(1_000..40_000));
+            if !is_rough {
+                let last = self.streams.entry((from, link, class)).or_default();
+                at = at.max(*last + Mono(1));
+                *last = at;
+            }
+            self.schedule(at, Event::Deliver { from, to, link, bytes: bytes.clone() });
         }
     }
 
@@ -282,7 +307,7 @@ impl World {
             match event {
                 Event::Deliver { from, to, link, bytes } => {
                     let node = self.processes[from].node;
-                    if self.processes[to].links.get(&node) == Some(&(link, from)) && !self.cuts.contains(&(from, to)) {
+                    if self.processes[to].links.get(&node) == Some(&(link, from)) {
                         let message = Message::decode(&bytes).expect("replicas send what can be read");
                         self.turn(to, Input::Received { node, link, message });
                     }
@@ -328,12 +353,14 @@ impl World {
             88..92 => {
                 self.crash(a);
                 if let Some(image) = self.processes[a].backup.clone() {
+                    self.forgetful.insert(self.processes[a].node);
                     self.processes[a].disk = MemStore::restored(image);
                 }
             }
             92..94 if count < self.roughness.nodes + 2 => {
                 if let Some(replica) = &self.processes[a].replica {
                     let (node, image) = (self.processes[a].node, replica.store().durable_image().clone());
+                    self.forgetful.insert(node);
                     self.add(node, MemStore::restored(image));
                 }
             }
