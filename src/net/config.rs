@@ -94,6 +94,8 @@ pub struct NetTuning {
     pub redial_min: Duration,
     /// Longest pause between dials of an absent peer.
     pub redial_max: Duration,
+    /// Longest pause before the first dial after a good link was lost; spreads the dials of many nodes.
+    pub redial_jitter: Duration,
     /// The node with the higher id waits this long before it dials, so that crossing dials are rare.
     pub higher_id_delay: Duration,
 }
@@ -109,6 +111,7 @@ impl Default for NetTuning {
             dial_timeout: Duration::from_secs(5),
             redial_min: Duration::from_millis(200),
             redial_max: Duration::from_secs(15),
+            redial_jitter: Duration::from_millis(50),
             higher_id_delay: Duration::from_millis(300),
         }
     }

@@ -17,9 +17,6 @@ use crate::replica::NodeId;
 
 /// A link that lived this long was a good one: its loss starts a new series of attempts.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
-/// Spreads the immediate redials of many nodes that lost the same peer.
-const REDIAL_JITTER: Duration = Duration::from_millis(50);
-
 /// Runs until it is aborted.
 pub(super) async fn keep_connected(shared: Arc<Shared>, node: NodeId, wanted: Arc<Wanted>) {
     let mut failures = 0;
@@ -91,13 +88,14 @@ async fn dial(shared: &Shared, node: NodeId, address: SocketAddr) -> Result<Cand
 /// Exponential back-off with jitter; `random` is uniform.
 fn pause(tuning: &NetTuning, failures: u32, higher: bool, random: u64) -> Duration {
     let unit = (random >> 11) as f64 / (1u64 << 53) as f64;
+    let jitter = tuning.redial_jitter.mul_f64(unit);
     let base = if failures == 0 {
-        REDIAL_JITTER.mul_f64(unit)
+        jitter
     } else {
         let doubled = tuning.redial_min.saturating_mul(1u32.checked_shl(failures - 1).unwrap_or(u32::MAX));
         doubled.min(tuning.redial_max).mul_f64(0.5 + unit / 2.0)
     };
-    if higher { base.max(tuning.higher_id_delay + REDIAL_JITTER.mul_f64(unit)) } else { base }
+    if higher { base.max(tuning.higher_id_delay + jitter) } else { base }
 }
 
 fn random() -> u64 {
@@ -112,7 +110,7 @@ mod tests {
     #[test]
     fn back_off_grows_to_its_limit_and_the_higher_id_waits() {
         let tuning = NetTuning::default();
-        assert!(pause(&tuning, 0, false, u64::MAX) <= REDIAL_JITTER);
+        assert!(pause(&tuning, 0, false, u64::MAX) <= tuning.redial_jitter);
         assert_eq!(pause(&tuning, 1, false, 0), tuning.redial_min / 2);
         for failures in [7, 8, 31, 32, 33, 1000, u32::MAX] {
             assert!(pause(&tuning, failures, false, u64::MAX) <= tuning.redial_max, "{failures}");

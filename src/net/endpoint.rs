@@ -23,7 +23,7 @@ use super::framing::{Class, FRAME_LEN_MAX};
 use super::identity::Identity;
 use super::invite::Invites;
 use super::issuer::JOINS_MAX;
-use super::mesh::{LinkId, Mesh};
+use super::mesh::{LinkId, Mesh, PeerChanges};
 use super::tls::TlsSettings;
 use super::token::{JoinToken, TOKEN_ADDRESSES_MAX};
 use crate::replica::NodeId;
@@ -159,7 +159,7 @@ impl Net {
     /// Whom to keep connected, and where they may be reached. Links to nodes that were in the former set and are
     /// not in this one are closed; others that dial this node are welcome all the same.
     pub fn set_peers(&self, peers: BTreeMap<NodeId, Vec<SocketAddr>>) {
-        let (added, dropped) = self.shared.mesh().set_wanted(peers);
+        let PeerChanges { added, dropped } = self.shared.mesh().set_wanted(peers);
         for link in dropped {
             link.close(CloseCode::Disconnected, "no longer a peer");
         }

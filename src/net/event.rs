@@ -60,7 +60,7 @@ pub enum NetEvent {
         link: LinkId,
         /// Their class.
         class: Class,
-        /// Their payload bytes: exactly what was handed to [`Net::send`].
+        /// Their payload bytes: exactly what was handed to [`Net::send`](super::Net::send).
         bytes: usize,
     },
 }

@@ -107,6 +107,15 @@ pub(super) enum Admission {
     Unwanted,
 }
 
+/// What a new set of wanted nodes asks for.
+#[derive(Default)]
+pub(super) struct PeerChanges {
+    /// Each needs a dialer.
+    pub(super) added: Vec<(NodeId, Arc<Wanted>)>,
+    /// To be closed.
+    pub(super) dropped: Vec<Arc<Link>>,
+}
+
 pub(super) struct Mesh {
     own: NodeId,
     links: BTreeMap<LinkId, Arc<Link>>,
@@ -180,13 +189,10 @@ impl Mesh {
         }
     }
 
-    /// Replaces the set of nodes to keep connected; returns those that need a dialer and the links to close.
-    pub(super) fn set_wanted(
-        &mut self,
-        mut peers: BTreeMap<NodeId, Vec<SocketAddr>>,
-    ) -> (Vec<(NodeId, Arc<Wanted>)>, Vec<Arc<Link>>) {
+    /// Replaces the set of nodes to keep connected.
+    pub(super) fn set_wanted(&mut self, mut peers: BTreeMap<NodeId, Vec<SocketAddr>>) -> PeerChanges {
         if self.closing {
-            return (Vec::new(), Vec::new());
+            return PeerChanges::default();
         }
         peers.remove(&self.own);
         let removed: Vec<NodeId> = self.wanted.keys().filter(|node| !peers.contains_key(node)).copied().collect();
@@ -212,7 +218,7 @@ impl Mesh {
                 added.push((node, wanted));
             }
         }
-        (added, dropped)
+        PeerChanges { added, dropped }
     }
 
     /// Remembers the dialer of a node, to stop it when the node is removed.

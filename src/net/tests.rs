@@ -21,6 +21,7 @@ use crate::replica::NodeId;
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOPBACK: &str = "127.0.0.1:0";
 
+#[allow(clippy::disallowed_methods, reason = "tests have no driver to get the time from")]
 fn clock() -> WallClock {
     Arc::new(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap())
 }

@@ -205,7 +205,9 @@ async fn round_trip_latency_is_printed() {
     echo.abort();
     times.sort();
     let at = |percent: usize| times[ROUNDS * percent / 100];
-    println!("round trip of 100 bytes, p50 {:?}, p90 {:?}, p99 {:?}", at(50), at(90), at(99));
+    let rtt = a.net.rtt(to_b).unwrap();
+    println!("round trip of 100 bytes, p50 {:?}, p90 {:?}, p99 {:?}; rtt() says {rtt:?}", at(50), at(90), at(99));
+    assert!(rtt < Duration::from_millis(50), "{rtt:?}");
     // No timer lies in the way: those of TCP's kind take 40 ms and more.
     assert!(at(50) < Duration::from_millis(5), "{:?}", at(50));
 }
