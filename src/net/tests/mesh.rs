@@ -174,3 +174,58 @@ async fn closing_tells_the_peers_and_stops_dialing() {
     b.rest(Duration::from_millis(100)).await;
     assert!(b.up.is_empty());
 }
+
+/// Forwards datagrams of one client to `target` and back while `open`.
+async fn relay(socket: tokio::net::UdpSocket, target: SocketAddr, open: Arc<std::sync::atomic::AtomicBool>) {
+    let upstream = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
+    let mut client = None;
+    let (mut from_client, mut from_target) = (vec![0; 65_536], vec![0; 65_536]);
+    loop {
+        tokio::select! {
+            Ok((len, addr)) = socket.recv_from(&mut from_client) => {
+                client = Some(addr);
+                if open.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = upstream.send_to(&from_client[..len], target).await;
+                }
+            }
+            Ok((len, _)) = upstream.recv_from(&mut from_target) => {
+                if let (Some(client), true) = (client, open.load(std::sync::atomic::Ordering::Relaxed)) {
+                    let _ = socket.send_to(&from_target[..len], client).await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_partition_is_noticed_by_both_and_heals() {
+    let (low, high) = two_identities(&authority());
+    let [mut a, mut b] = [&low, &high].map(|identity| {
+        let mut config = config(identity);
+        config.tuning.idle_timeout = Duration::from_millis(900);
+        config.tuning.keep_alive = Duration::from_millis(200);
+        config.tuning.dial_timeout = Duration::from_millis(500);
+        Node::start_with(config)
+    });
+    let socket = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let open = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let relay = tokio::spawn(relay(socket, b.addr(), Arc::clone(&open)));
+    a.want(&[(b.id(), address)]);
+    let (to_b, to_a) = (a.linked(b.id()).await, b.linked(a.id()).await);
+    // Keep-alives alone hold an idle link up.
+    tokio::join!(a.rest(Duration::from_millis(1500)), b.rest(Duration::from_millis(1500)));
+    assert!(a.up.contains_key(&to_b) && b.up.contains_key(&to_a));
+
+    open.store(false, std::sync::atomic::Ordering::Relaxed);
+    a.until("the loss", |own| own.down.contains_key(&to_b)).await;
+    b.until("the loss", |own| own.down.contains_key(&to_a)).await;
+    for (node, link) in [(&a, to_b), (&b, to_a)] {
+        assert_eq!(node.down[&link], "no packet from the peer within the idle timeout");
+    }
+    open.store(true, std::sync::atomic::Ordering::Relaxed);
+    a.linked(b.id()).await;
+    b.linked(a.id()).await;
+    check_one_working_link(&mut a, &mut b).await;
+    relay.abort();
+}
