@@ -1,0 +1,60 @@
+//! What the network has done so far, as plain counters. Refuses to know how they are exported.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::framing::Class;
+
+/// Counts since the node started. Read with [`AtomicU64::load`].
+#[derive(Debug, Default)]
+pub struct NetCounters {
+    classes: [ClassTraffic; 4],
+    /// Inbound connections that did not get past authentication: no or a foreign certificate, banned, a bad hello.
+    pub handshakes_refused: AtomicU64,
+    /// Frames or streams from a peer that broke the framing.
+    pub malformed: AtomicU64,
+    /// Dial attempts that did not lead to an authenticated connection.
+    pub dials_failed: AtomicU64,
+}
+
+/// Frames and their payload bytes (length prefixes excluded) of one class.
+#[derive(Debug, Default)]
+pub struct ClassTraffic {
+    /// Frames received.
+    pub frames_in: AtomicU64,
+    /// Payload bytes received.
+    pub bytes_in: AtomicU64,
+    /// Frames accepted by QUIC.
+    pub frames_out: AtomicU64,
+    /// Payload bytes accepted by QUIC.
+    pub bytes_out: AtomicU64,
+}
+
+impl NetCounters {
+    /// The traffic of one class.
+    pub fn class(&self, class: Class) -> &ClassTraffic {
+        let [control, records, sync, blobs] = &self.classes;
+        match class {
+            Class::Control => control,
+            Class::Records => records,
+            Class::Sync => sync,
+            Class::Blobs => blobs,
+        }
+    }
+
+    pub(super) fn received(&self, class: Class, bytes: usize) {
+        let traffic = self.class(class);
+        traffic.frames_in.fetch_add(1, Ordering::Relaxed);
+        traffic.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn sent(&self, class: Class, frames: usize, bytes: usize) {
+        let traffic = self.class(class);
+        traffic.frames_out.fetch_add(frames as u64, Ordering::Relaxed);
+        traffic.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// Adds one.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
