@@ -22,7 +22,8 @@ use crate::logging::LoggingError;
 use crate::serve::ServeError;
 
 /// A self-hosted, multi-master edge key-value store: write at any PoP, read it at every other.
-#[derive(Parser, Debug)]
+// No Debug here and below: a join token may be among the arguments.
+#[derive(Parser)]
 #[command(name = "starling", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(
     long_about = "A self-hosted, multi-master edge key-value store: write at any PoP, read it at every other.\n\n\
@@ -34,7 +35,7 @@ pub struct Cli {
     command: Command,
 }
 
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand)]
 enum Command {
     Serve(serve::ServeArgs),
     Invite(invite::InviteArgs),

@@ -77,7 +77,7 @@ pub enum ClientError {
         /// How long was waited.
         after: Duration,
     },
-    /// 401 or 403.
+    /// The token is missing, can't be read or is not one of the node's.
     #[error("the node at {url} did not accept {}", token_advice(*with_token, data.as_deref()))]
     Unauthorized {
         /// The URL.
@@ -220,11 +220,11 @@ impl Client {
         let (status, body) = tokio::time::timeout(timeout, self.exchange(method, path, body))
             .await
             .map_err(|_| ClientError::Timeout { url: self.url.clone(), after: timeout })??;
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        let answer = serde_json::from_slice::<Value>(&body);
+        if is_unauthorized(status, answer.as_ref().ok()) {
             let (url, data) = (self.url.clone(), self.data.clone());
             return Err(ClientError::Unauthorized { url, with_token: self.token.is_some(), data });
         }
-        let answer = serde_json::from_slice::<Value>(&body);
         if !status.is_success() {
             let said = answer.ok().and_then(|answer| message(&answer));
             let message = said.unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason given").to_owned());
@@ -290,6 +290,16 @@ impl Client {
 
     fn not_starling(&self, reason: &str) -> ClientError {
         ClientError::NotStarling { url: self.url.clone(), reason: reason.to_owned() }
+    }
+}
+
+/// Cloudflare's API, which a node speaks, answers 400 where there is no token or none that can be read.
+fn is_unauthorized(status: StatusCode, answer: Option<&Value>) -> bool {
+    let code = answer.and_then(|answer| answer.pointer("/errors/0/code")).and_then(Value::as_u64);
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
+        StatusCode::BAD_REQUEST => matches!(code, Some(6003 | 6111 | 9106)),
+        _ => false,
     }
 }
 

@@ -165,7 +165,7 @@ pub enum HostPortError {
     /// Not of the form host:port.
     #[error("not an address; write it as 203.0.113.7:7702, [2001:db8::7]:7702 or node.example.net:7702")]
     Form,
-    /// 0.0.0.0, [::] or port 0.
+    /// `0.0.0.0`, `[::]` or port 0.
     #[error("not an address that can be dialled; name the address and port that peers can reach")]
     Unspecified,
 }

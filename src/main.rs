@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use starling::cli::Cli;
 use starling::exit::Exit;
+use starling::terminal;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => Exit::Ok.into(),
         Err(error) => {
-            eprintln!("error: {error}");
+            terminal::tell(&format!("error: {error}"));
             error.exit().into()
         }
     }

@@ -34,8 +34,7 @@ impl ServeError {
 
 /// Runs a node until a signal ends it.
 pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
-    survive_file_size_limit().map_err(ServeError::Signals)?;
-    let stop = shutdown_signal().map_err(ServeError::Signals)?;
+    let stop = shutdown_signal()?;
     tracing::info!(api = %config.api, gossip = %config.gossip, data = %data.path().display(), "would listen");
     stop.await;
     Ok(())
@@ -43,9 +42,9 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
 
 /// Completes at the first SIGTERM or SIGINT, both handled from this call on, not only from the first poll. A second
 /// one ends the process at once, which loses no more than a crash would.
-pub fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+pub fn shutdown_signal() -> Result<impl Future<Output = ()> + Send + 'static, ServeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -62,7 +61,7 @@ pub fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send + 'static
 }
 
 /// Makes a file that outgrows the process's limit (`ulimit -f`) a failed write, which the store can report, instead
-/// of the death of the process. Holds for the process's life.
-pub fn survive_file_size_limit() -> io::Result<()> {
-    signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED)).map(drop)
+/// of the death of the process. Holds for the process's life. Call within the runtime, before the first write.
+pub fn survive_file_size_limit() -> Result<(), ServeError> {
+    signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED)).map(drop).map_err(ServeError::Signals)
 }

@@ -1,4 +1,4 @@
-//! Standard output for people: colours where a terminal shows them, and no panic when a pipe closes early.
+//! Output for people: colours where a terminal shows them, and no panic when a pipe closes early.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -60,6 +60,11 @@ pub fn print(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
+}
+
+/// Writes a line to standard error. That nobody can read it is no reason to fail.
+pub fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// A text from elsewhere, fit for a terminal: without control characters, which could rewrite the screen.

@@ -7,6 +7,7 @@ use clap::Args;
 use super::target::TargetArgs;
 use super::{CliError, duration};
 use crate::config::Environment;
+use crate::terminal::tell;
 
 const ABOUT: &str = "Make a join token for one new node.
 
@@ -20,7 +21,7 @@ const EXAMPLES: &str = "Examples:
   starling serve --data ./starling-data-2 --api 127.0.0.1:7710 --gossip 127.0.0.1:7712 --join $(starling invite)";
 
 /// Make a join token for one new node
-#[derive(Args, Debug)]
+#[derive(Args)]
 #[command(long_about = ABOUT, after_long_help = EXAMPLES)]
 pub(super) struct InviteArgs {
     #[command(flatten)]
@@ -42,8 +43,9 @@ impl InviteArgs {
             return super::print(&format!("{answer}\n"));
         }
         super::print(&format!("{}\n", token.expose()))?;
-        eprintln!("Good for one node, within {}. On the new node's machine:", duration::render(self.ttl.as_secs()));
-        eprintln!("  STARLING_JOIN=TOKEN starling serve --gossip ADDR:PORT");
+        let time = duration::render(self.ttl.as_secs());
+        tell(&format!("Good for one node, within {time}. On the new node's machine:"));
+        tell("  STARLING_JOIN=TOKEN starling serve --gossip ADDR:PORT");
         Ok(())
     }
 }

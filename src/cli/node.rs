@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::CliError;
 use super::target::TargetArgs;
 use crate::config::Environment;
-use crate::terminal::harmless;
+use crate::terminal::{harmless, tell};
 
 const ABOUT: &str = "Take a node off its cluster for good, and stop it.
 
@@ -21,13 +21,13 @@ const EXAMPLES: &str = "Examples:
   starling node leave --yes --data /var/lib/starling
   STARLING_TOKEN=... starling node leave --api http://127.0.0.1:7700";
 
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand)]
 pub(super) enum NodeCommand {
     Leave(LeaveArgs),
 }
 
 /// Take a node off its cluster for good, and stop it
-#[derive(Args, Debug)]
+#[derive(Args)]
 #[command(long_about = ABOUT, after_long_help = EXAMPLES)]
 pub(super) struct LeaveArgs {
     #[command(flatten)]
@@ -46,9 +46,7 @@ impl LeaveArgs {
             confirm(&name)?;
         }
         client.leave().await?;
-        eprintln!(
-            "{name} has left the cluster and stops. Its data directory is of no more use; remove it when you like."
-        );
+        tell(&format!("{name} has left the cluster and stops. Its data directory is of no more use to the cluster."));
         Ok(())
     }
 }
@@ -57,7 +55,7 @@ fn confirm(name: &str) -> Result<(), CliError> {
     if !io::stdin().is_terminal() {
         return Err(CliError::Unconfirmed { name: name.to_owned() });
     }
-    eprint!("Take {name} off its cluster for good and stop it? Type its name to confirm: ");
+    tell(&format!("Take {name} off its cluster for good and stop it? Type its name to confirm:"));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(|cause| CliError::Io { action: "read the answer", cause })?;
     if answer.trim() == name { Ok(()) } else { Err(CliError::Declined) }

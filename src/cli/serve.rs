@@ -29,7 +29,7 @@ A second node on the same machine:
 
 /// Run a node
 // The values stay texts: the configuration reads them, in the same way whatever source they come from.
-#[derive(Args, Debug)]
+#[derive(Args)]
 #[command(long_about = ABOUT, after_long_help = EXAMPLES)]
 pub(super) struct ServeArgs {
     /// Configuration file [env: STARLING_CONFIG]
@@ -74,10 +74,13 @@ impl ServeArgs {
     pub(super) fn run(self, environment: &Environment) -> Result<(), CliError> {
         let config = Config::load(self.config.clone().as_deref(), environment, &self.flags())?;
         logging::start(&config)?;
-        let data = DataDir::open(&config.data)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|cause| CliError::Io { action: "start the runtime", cause })?;
-        Ok(runtime.block_on(serve::run(config, data))?)
+        runtime.block_on(async {
+            serve::survive_file_size_limit()?;
+            let data = DataDir::open(&config.data)?;
+            Ok(serve::run(config, data).await?)
+        })
     }
 
     /// The flags given, each with the key of its setting.

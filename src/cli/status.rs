@@ -21,7 +21,7 @@ const EXAMPLES: &str = "Examples:
   STARLING_TOKEN=... starling status --api http://127.0.0.1:7700";
 
 /// Show how a node and its peers are
-#[derive(Args, Debug)]
+#[derive(Args)]
 #[command(long_about = ABOUT, after_long_help = EXAMPLES)]
 pub(super) struct StatusArgs {
     #[command(flatten)]

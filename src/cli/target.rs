@@ -9,7 +9,7 @@ use crate::client::Client;
 use crate::config::{Config, Environment};
 
 /// The flags of every command that talks to a running node.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub(super) struct TargetArgs {
     /// Data directory of the node to ask, on this machine [default: ./starling-data]
     #[arg(long, value_name = "DIR", conflicts_with = "api")]

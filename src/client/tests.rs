@@ -114,7 +114,8 @@ async fn not_authorized() {
         assert_eq!(error.exit(), Exit::Unauthorized);
         assert!(error.to_string().contains("STARLING_TOKEN") && !error.to_string().contains("tok;"), "{error}");
     }
-    let (url, _) = canned(http("401 Unauthorized", "")).await;
+    let missing = r#"{"success":false,"errors":[{"code":9106,"message":"Missing headers"}]}"#;
+    let (url, _) = canned(http("400 Bad Request", missing)).await;
     let error = Client::of_url(&url, None).unwrap().status().await.unwrap_err();
     assert!(error.to_string().contains("without an API token"), "{error}");
 }

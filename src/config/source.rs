@@ -129,7 +129,7 @@ pub enum ConfigError {
         hint: String,
     },
     /// The environment has a `STARLING_` variable that means nothing.
-    #[error("the environment variable {name} means nothing to starling; {hint}, or unset it")]
+    #[error("the environment variable {name} means nothing to starling; unset it, or correct it: {hint}")]
     UnknownVariable {
         /// The variable.
         name: String,
