@@ -1,1 +1,18 @@
-fn main() {}
+//! The `starling` program: parse, run, tell how it went.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use starling::cli::Cli;
+use starling::exit::Exit;
+use starling::terminal;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => {
+            terminal::tell(&format!("error: {error}"));
+            error.exit().into()
+        }
+    }
+}

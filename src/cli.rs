@@ -1,0 +1,179 @@
+//! The command line: what can be typed, what `--help` teaches, and which command does it.
+//!
+//! Knows nothing of what flags of `serve` mean: they are texts that [`crate::config`] reads.
+
+pub mod duration;
+mod invite;
+mod node;
+mod serve;
+mod status;
+mod target;
+
+use std::ffi::OsString;
+use std::io;
+
+use clap::{Parser, Subcommand};
+
+use crate::client::ClientError;
+use crate::config::{ConfigError, Environment};
+use crate::datadir::DataDirError;
+use crate::exit::Exit;
+use crate::logging::LoggingError;
+use crate::serve::ServeError;
+
+/// A self-hosted, multi-master edge key-value store: write at any PoP, read it at every other.
+// No Debug here and below: a join token may be among the arguments.
+#[derive(Parser)]
+#[command(name = "starling", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    long_about = "A self-hosted, multi-master edge key-value store: write at any PoP, read it at every other.\n\n\
+    Start with `starling serve`: it prints what to type next. `starling COMMAND --help` has examples for each command."
+)]
+#[command(after_help = Exit::table())]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Invite(invite::InviteArgs),
+    Status(status::StatusArgs),
+    /// Act on one node.
+    #[command(subcommand, arg_required_else_help = true)]
+    Node(node::NodeCommand),
+}
+
+/// Why a command failed. Its text is what the user sees.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The environment, the file or a flag.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// Logging could not start.
+    #[error(transparent)]
+    Logging(#[from] LoggingError),
+    /// The running node, or that there is none.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The node stopped with an error.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// There is nobody to ask.
+    #[error("this takes node {name} off the cluster for good; add --yes to do it without being asked")]
+    Unconfirmed {
+        /// The node's name.
+        name: String,
+    },
+    /// The user said no.
+    #[error("not done")]
+    Declined,
+    /// Standard output or the asynchronous runtime.
+    #[error("can't {action}: {cause}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// What the operating system said.
+        cause: io::Error,
+    },
+}
+
+impl CliError {
+    /// The exit code that goes with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) | Self::Logging(_) | Self::Unconfirmed { .. } => Exit::Usage,
+            Self::DataDir(error) => error.exit(),
+            Self::Client(error) => error.exit(),
+            Self::Serve(error) => error.exit(),
+            Self::Declined | Self::Io { .. } => Exit::Failure,
+        }
+    }
+}
+
+impl Cli {
+    /// Does what was typed, with the process's environment.
+    pub fn run(self) -> Result<(), CliError> {
+        self.run_with(std::env::vars_os())
+    }
+
+    fn run_with(self, vars: impl IntoIterator<Item = (OsString, OsString)>) -> Result<(), CliError> {
+        let environment = Environment::from_vars(vars)?;
+        match self.command {
+            Command::Serve(args) => args.run(&environment),
+            Command::Invite(args) => block_on(args.run(&environment)),
+            Command::Status(args) => block_on(args.run(&environment)),
+            Command::Node(node::NodeCommand::Leave(args)) => block_on(args.run(&environment)),
+        }
+    }
+}
+
+/// Runs a short command; a node gets the runtime with many threads.
+fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|cause| CliError::Io { action: "start the runtime", cause })?.block_on(command)
+}
+
+fn print(text: &str) -> Result<(), CliError> {
+    crate::terminal::print(text).map_err(|cause| CliError::Io { action: "write to standard output", cause })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config::setting::SETTINGS;
+
+    fn run(line: &[&str], vars: &[(&str, &str)]) -> Result<(), CliError> {
+        let cli = Cli::try_parse_from([&["starling"], line].concat()).unwrap();
+        cli.run_with(vars.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_teaches() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.contains("Exit codes:") && help.contains(" 3  no running node found"), "{help}");
+        for command in ["serve", "invite", "status"] {
+            let help = Cli::command().find_subcommand_mut(command).unwrap().render_long_help().to_string();
+            assert!(help.contains("Examples:") && help.contains(&format!("  starling {command}")), "{help}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_a_flag_of_serve() {
+        let mut command = Cli::command();
+        let serve = command.find_subcommand_mut("serve").unwrap();
+        let flags: Vec<&str> = serve.get_arguments().filter_map(|arg| arg.get_long()).collect();
+        for setting in SETTINGS {
+            assert!(flags.contains(&&*setting.flag()), "--{} is missing", setting.flag());
+        }
+    }
+
+    #[test]
+    fn errors_come_with_their_exit_codes() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().to_str().unwrap();
+        for (line, vars, exit) in [
+            (&["status", "--data", data][..], &[][..], Exit::NodeUnreachable),
+            (&["status"], &[("STARLING_DATA", data)], Exit::NodeUnreachable),
+            (&["invite", "--api", "https://example.net"], &[], Exit::Usage),
+            (&["invite"], &[("STARLING_API_URL", "nowhere")], Exit::Usage),
+            (&["status", "--data", data], &[("STARLING_NMAE", "x")], Exit::Usage),
+            (&["serve", "--dev", "--api", "0.0.0.0:0", "--data", data], &[], Exit::Usage),
+            (&["serve", "--config", "/nonexistent.toml"], &[], Exit::Usage),
+        ] {
+            let error = run(line, vars).unwrap_err();
+            assert_eq!(error.exit(), exit, "{line:?}: {error}");
+        }
+    }
+}

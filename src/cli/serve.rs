@@ -1,0 +1,137 @@
+//! `starling serve`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::CliError;
+use crate::config::{Config, Environment};
+use crate::datadir::DataDir;
+use crate::{logging, serve};
+
+const ABOUT: &str = "Run a node. It prints what to type next.
+
+A new data directory starts a cluster of its own, or joins one with --join. The node's name, keys and data are in the \
+data directory; stop it with Ctrl-C and start it again with the same directory.
+
+Every flag can also be a variable (--log-format is STARLING_LOG_FORMAT) or a line of a file (log_format = \"json\", \
+see starling.example.toml). Flags win over variables, variables over the file.";
+
+const EXAMPLES: &str = "Examples:
+  starling serve
+  starling serve --pop FRA --gossip 0.0.0.0:7702 --advertise 203.0.113.7:7702
+  starling serve --dev
+  starling serve --config /etc/starling.toml
+
+A second node on the same machine:
+  TOKEN=$(starling invite)
+  starling serve --data ./starling-data-2 --api 127.0.0.1:7710 --gossip 127.0.0.1:7712 --join $TOKEN";
+
+/// Run a node
+// The values stay texts: the configuration reads them, in the same way whatever source they come from.
+#[derive(Args)]
+#[command(long_about = ABOUT, after_long_help = EXAMPLES)]
+pub(super) struct ServeArgs {
+    /// Configuration file [env: STARLING_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data directory, created if absent [default: ./starling-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Where the HTTP API listens [default: 127.0.0.1:7700]
+    #[arg(long, value_name = "ADDR:PORT")]
+    api: Option<String>,
+    /// Where this node listens for its peers, QUIC over UDP [default: 127.0.0.1:7702]
+    #[arg(long, value_name = "ADDR:PORT")]
+    gossip: Option<String>,
+    /// What peers dial, if that is not the gossip address
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Point of presence: IATA code of the nearest airport, such as FRA
+    #[arg(long, value_name = "CODE")]
+    pop: Option<String>,
+    /// Node name: 1 to 63 of a-z, 0-9 and - [default: from the PoP or the host name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Join the cluster that this token of `starling invite` is from (STARLING_JOIN keeps it out of `ps`)
+    #[arg(long, value_name = "TOKEN")]
+    join: Option<String>,
+    /// When a write is acknowledged: on disk (fsync), or earlier (interval, os) [default: fsync]
+    #[arg(long, value_name = "fsync|interval|os")]
+    durability: Option<String>,
+    /// The API needs no token; on loopback only
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    dev: Option<String>,
+    /// Log filter: a level, or a list such as info,starling::net=debug [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// How log lines look [default: text]
+    #[arg(long, value_name = "text|json")]
+    log_format: Option<String>,
+}
+
+impl ServeArgs {
+    pub(super) fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let config = Config::load(self.config.clone().as_deref(), environment, &self.flags())?;
+        logging::start(&config)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.map_err(|cause| CliError::Io { action: "start the runtime", cause })?;
+        runtime.block_on(async {
+            serve::survive_file_size_limit()?;
+            let data = DataDir::open(&config.data)?;
+            Ok(serve::run(config, data).await?)
+        })
+    }
+
+    /// The flags given, each with the key of its setting.
+    fn flags(self) -> Vec<(&'static str, String)> {
+        let flags = [
+            ("data", self.data),
+            ("api", self.api),
+            ("gossip", self.gossip),
+            ("advertise", self.advertise),
+            ("pop", self.pop),
+            ("name", self.name),
+            ("join", self.join),
+            ("durability", self.durability),
+            ("dev", self.dev),
+            ("log", self.log),
+            ("log_format", self.log_format),
+        ];
+        flags.into_iter().filter_map(|(key, text)| Some((key, text?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::setting::SETTINGS;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    fn flags(line: &[String]) -> Vec<(&'static str, String)> {
+        let line = ["serve".to_owned()].into_iter().chain(line.iter().cloned());
+        Line::try_parse_from(line).unwrap().args.flags()
+    }
+
+    #[test]
+    fn every_flag_reaches_its_setting() {
+        let line: Vec<String> =
+            SETTINGS.iter().map(|setting| format!("--{}={}", setting.flag(), setting.key)).collect();
+        let expected: Vec<_> = SETTINGS.iter().map(|setting| (setting.key, setting.key.to_owned())).collect();
+        assert_eq!(flags(&line), expected);
+    }
+
+    #[test]
+    fn dev_alone_is_true() {
+        assert_eq!(flags(&["--dev".to_owned()]), [("dev", "true".to_owned())]);
+        assert_eq!(flags(&["--dev=false".to_owned()]), [("dev", "false".to_owned())]);
+        assert_eq!(flags(&[]), []);
+    }
+}
