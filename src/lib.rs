@@ -1,7 +1,5 @@
 //! Starling: a self-hosted, multi-master edge key-value store.
 
-#[cfg(feature = "node")]
-pub mod net;
 pub mod replica;
 
 #[cfg(feature = "node")]
@@ -18,6 +16,8 @@ pub mod datadir;
 pub mod exit;
 #[cfg(feature = "node")]
 pub mod logging;
+#[cfg(feature = "node")]
+pub mod net;
 #[cfg(feature = "node")]
 pub mod secret;
 #[cfg(feature = "node")]

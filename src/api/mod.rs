@@ -1,0 +1,65 @@
+//! The HTTP API: Cloudflare's Workers KV REST API (v4), so that its clients work unchanged, and `/starling/v1`.
+//!
+//! Goes through [`Kv`] and [`Operator`] for everything; knows nothing of storage, peers or replication.
+//!
+//! A request takes one way: `serve` (connections) → `dispatch` (who asks, and which handler) → a handler
+//! (`namespaces`, `keys`, `values`, `bulk`, `bulk_get`, `accounts`, `operator`) → `envelope` or `error`.
+
+mod accounts;
+mod auth;
+mod body;
+mod bulk;
+mod bulk_get;
+mod dispatch;
+mod envelope;
+mod error;
+mod expiry;
+mod key;
+mod keys;
+mod metadata;
+mod multipart;
+mod namespaces;
+mod operator;
+mod paging;
+mod query;
+mod reply;
+mod route;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::sync::atomic::AtomicU64;
+
+use hyper::header::HeaderValue;
+use tokio::sync::Semaphore;
+
+use crate::kv::{AccountId, Kv};
+use crate::operator::Operator;
+pub use serve::{ApiError, serve};
+
+/// How the API presents itself. There is no default: whoever serves has to say whether credentials count.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// Takes any credentials or none, and any account. Only for a node that nobody else can reach.
+    pub dev: bool,
+    /// The name of this PoP, sent with every answer as `starling-pop`.
+    pub pop: Option<String>,
+    /// The name of this node, shown to clients that ask for their accounts.
+    pub node: String,
+    /// The account that clients are told about in dev mode.
+    pub account: AccountId,
+}
+
+/// What handlers share.
+struct Api {
+    kv: Kv,
+    operator: Operator,
+    config: ApiConfig,
+    pop: Option<HeaderValue>,
+    /// Places for requests that hold much memory.
+    large_bodies: Semaphore,
+    /// Request ids are the start of this process and a count.
+    started_secs: u64,
+    requests: AtomicU64,
+}

@@ -1,0 +1,172 @@
+//! Connections: accepted within bounds, served over HTTP/1.1 or cleartext HTTP/2, drained at the end.
+//!
+//! Knows nothing of what is asked on them.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use super::{Api, ApiConfig};
+use crate::kv::Kv;
+use crate::operator::Operator;
+
+/// Connections at a time. Further ones wait in the listener's backlog.
+const CONNECTIONS_MAX: u32 = 4096;
+/// Requests at a time on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 128;
+/// Size of a request's headers over HTTP/1.1 (with buffered body bytes) and HTTP/2, in bytes.
+const HEADERS_LEN_MAX: usize = 64 * 1024;
+/// Header fields in a request.
+const HEADERS_MAX: usize = 100;
+/// How long a client may take for the headers of a request, and how long a connection may be idle.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often an HTTP/2 connection is probed, and how long the answer may take.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Body bytes that HTTP/2 clients may send ahead of the handler, per request and per connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How long requests in flight may take to finish at the end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after a failed accept, most often for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the API stopped other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Told to stop, and stopped; but requests were still running after the time they had to finish.
+    #[error("the API stopped with {connections} connections still busy after {} s", DRAIN_TIMEOUT.as_secs())]
+    Undrained {
+        /// Connections that were cut.
+        connections: u32,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Requests in flight finish, no new ones are taken.
+    Draining,
+    Closed,
+}
+
+/// Serves the API on `listener` until `shutdown` completes, then lets requests in flight finish for up to 5 s.
+///
+/// # Errors
+/// [`ApiError::Undrained`] if requests had to be cut at the end. A failed accept is logged and tried again.
+pub async fn serve(
+    listener: TcpListener,
+    kv: Kv,
+    operator: Operator,
+    config: ApiConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ApiError> {
+    let api = Arc::new(Api::new(kv, operator, config));
+    let server = Arc::new(builder());
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+    let (phase, watched) = watch::channel(Phase::Serving);
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        match accepted {
+            Ok((stream, place)) => {
+                let (server, api, watched) = (Arc::clone(&server), Arc::clone(&api), watched.clone());
+                tokio::spawn(async move {
+                    connection(stream, &server, api, watched).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    phase.send_replace(Phase::Draining);
+    let drained = timeout(DRAIN_TIMEOUT, places.acquire_many(CONNECTIONS_MAX)).await.is_ok();
+    let connections = CONNECTIONS_MAX.saturating_sub(u32::try_from(places.available_permits()).unwrap_or(0));
+    phase.send_replace(Phase::Closed);
+    if drained { Ok(()) } else { Err(ApiError::Undrained { connections }) }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADERS_LEN_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_header_list_size(HEADERS_LEN_MAX as u32)
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    builder
+}
+
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, place))
+}
+
+async fn connection(
+    stream: TcpStream,
+    server: &Builder<TokioExecutor>,
+    api: Arc<Api>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let has_asked = Arc::new(AtomicBool::new(false));
+    let service = {
+        let has_asked = Arc::clone(&has_asked);
+        service_fn(move |request| {
+            has_asked.store(true, Ordering::Relaxed);
+            let api = Arc::clone(&api);
+            async move { api.handle(request).await }
+        })
+    };
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let mut first_request = pin!(sleep(HEADER_READ_TIMEOUT));
+    let mut is_watched = true;
+    loop {
+        tokio::select! {
+            // Broken connections and malformed requests are the client's affair; hyper answers what it can.
+            _ = connection.as_mut() => return,
+            changed = phase.changed() => {
+                match (changed, *phase.borrow_and_update()) {
+                    (Ok(()), Phase::Serving) => {}
+                    (Ok(()), Phase::Draining) => connection.as_mut().graceful_shutdown(),
+                    // `serve` itself was dropped, or has waited long enough.
+                    (Err(_), _) | (Ok(()), Phase::Closed) => return,
+                }
+            }
+            // hyper's own time-out starts once it knows the HTTP version.
+            () = first_request.as_mut(), if is_watched => {
+                if !has_asked.load(Ordering::Relaxed) {
+                    return;
+                }
+                is_watched = false;
+            }
+        }
+    }
+}

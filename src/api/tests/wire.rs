@@ -1,0 +1,102 @@
+//! What happens below the requests: HTTP/2, HEAD, slow clients, the end of the server.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+
+#[tokio::test]
+async fn cleartext_http2_is_spoken() {
+    let server = Server::start(false).await;
+    let ns = server.namespace("a").await;
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let call = async |method: &str, body: Vec<u8>| {
+        let uri = format!("http://{}/client/v4/accounts/{ACCOUNT}/storage/kv{ns}/values/a%2Fb", server.address);
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .body(Full::from(body))
+            .expect("a request");
+        let answer = client.request(request).await.expect("an answer");
+        let (parts, body) = answer.into_parts();
+        (parts, body.collect().await.expect("a body").to_bytes())
+    };
+    let value = vec![b'x'; 3_000_000];
+    assert_eq!(call("PUT", value.clone()).await.0.status, 200);
+    assert!(call("GET", Vec::new()).await.1 == value);
+    let (head, body) = call("HEAD", Vec::new()).await;
+    assert_eq!(
+        (head.status.as_u16(), &head.headers["content-length"], body.len()),
+        (200, &"3000000".parse().expect("a header"), 0)
+    );
+    assert_eq!(call("PUT", vec![0; 26_214_401]).await.0.status, 413);
+}
+
+#[tokio::test]
+async fn head_has_headers_only() {
+    let server = Server::start(false).await;
+    let ns = server.namespace("a").await;
+    server.ask("PUT", &format!("{ns}/values/k"), "value").await.result();
+    let answer = server.ask("HEAD", &format!("{ns}/values/k"), "").await;
+    assert_eq!((answer.status, answer.header("content-length"), answer.body.len()), (200, Some("5"), 0));
+}
+
+#[tokio::test]
+async fn oversized_headers_are_refused() {
+    let server = Server::start(false).await;
+    let answer = server.call("GET", "/healthz", &format!("X-Long: {}\r\n", "x".repeat(70_000)), b"").await;
+    assert_eq!(answer.status, 431);
+}
+
+#[tokio::test]
+async fn a_refused_upload_that_waits_for_continue_is_not_asked_for() {
+    let server = Server::start(false).await;
+    let request = b"PUT /client/v4/nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+        Expect: 100-continue\r\nContent-Length: 1000000\r\n\r\n";
+    let answer = timeout(Duration::from_secs(5), server.raw(request)).await.expect("no waiting for the body");
+    assert_eq!(answer.code(), (404, 7003));
+}
+
+#[tokio::test]
+async fn requests_in_flight_finish_when_the_server_stops() {
+    let mut server = Server::start(false).await;
+    let ns = server.namespace("a").await;
+    let idle = server.connect().await;
+    let mut stream = server.connect().await;
+    let head = format!(
+        "PUT /client/v4/accounts/{ACCOUNT}/storage/kv{ns}/values/k HTTP/1.1\r\nHost: x\r\n\
+         Authorization: Bearer {TOKEN}\r\nContent-Length: 4\r\n\r\nab"
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    sleep(Duration::from_millis(100)).await;
+    server.stop.take().expect("running").send(()).expect("running");
+    sleep(Duration::from_millis(100)).await;
+    assert!(TcpStream::connect(&server.address).await.is_err(), "no new connections");
+    stream.write_all(b"cd").await.expect("sent");
+    Answer::read(&mut stream).await.result();
+    let stopped = timeout(Duration::from_secs(3), server.task).await.expect("drained").expect("no panic");
+    assert!(stopped.is_ok(), "{stopped:?}");
+    drop(idle);
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_cut_when_the_server_stops() {
+    let mut server = Server::start(false).await;
+    let ns = server.namespace("a").await;
+    let mut stream = server.connect().await;
+    let head = format!(
+        "PUT /client/v4/accounts/{ACCOUNT}/storage/kv{ns}/values/k HTTP/1.1\r\nHost: x\r\n\
+         Authorization: Bearer {TOKEN}\r\nContent-Length: 4\r\n\r\nab"
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    sleep(Duration::from_millis(100)).await;
+    server.stop.take().expect("running").send(()).expect("running");
+    let stopped = timeout(Duration::from_secs(8), server.task).await.expect("bounded").expect("no panic");
+    assert!(matches!(stopped, Err(ApiError::Undrained { connections: 1 })), "{stopped:?}");
+}
