@@ -25,6 +25,7 @@ mod query;
 mod reply;
 mod route;
 mod serve;
+mod stall;
 #[cfg(test)]
 mod tests;
 mod values;

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use super::stall::StallGuard;
 use super::{Api, ApiConfig};
 use crate::kv::Kv;
 use crate::operator::Operator;
@@ -29,6 +30,8 @@ const HEADERS_LEN_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
 /// How long a client may take for the headers of a request, and how long a connection may be idle.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may read nothing of an answer.
+const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often an HTTP/2 connection is probed, and how long the answer may take.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -145,7 +148,8 @@ async fn connection(
             async move { api.handle(request).await }
         })
     };
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let stream = StallGuard::new(TokioIo::new(stream), WRITE_STALL_TIMEOUT);
+    let mut connection = pin!(server.serve_connection(stream, service));
     let mut first_request = pin!(sleep(HEADER_READ_TIMEOUT));
     let mut is_watched = true;
     loop {

@@ -44,7 +44,7 @@ impl Server {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let task = tokio::spawn(serve(listener, kv, Operator::default(), config, shutdown));
+        let task = tokio::spawn(serve(listener, kv, Operator, config, shutdown));
         Self { address, stop: Some(stop), task }
     }
 

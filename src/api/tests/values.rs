@@ -168,6 +168,27 @@ async fn forms_are_read_as_the_clients_send_them() {
 }
 
 #[tokio::test]
+async fn a_form_may_arrive_in_crumbs() {
+    let server = Server::start(false).await;
+    let ns = server.namespace("a").await;
+    let body = form(&[("metadata[a]", "", b"1"), ("value", "", b"x\r\n--B0undar y\r\n")]);
+    let mut stream = server.connect().await;
+    stream.set_nodelay(true).expect("a socket");
+    let head = format!(
+        "PUT /client/v4/accounts/{ACCOUNT}/storage/kv{ns}/values/k HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Authorization: Bearer {TOKEN}\r\n{FORM}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    for crumb in [head.as_bytes(), &body].concat().chunks(3) {
+        stream.write_all(crumb).await.expect("sent");
+        tokio::task::yield_now().await;
+    }
+    Answer::read(&mut stream).await.result();
+    assert_eq!(server.ask("GET", &format!("{ns}/values/k"), "").await.text(), "x\r\n--B0undar y\r\n");
+    assert_eq!(server.ask("GET", &format!("{ns}/metadata/k"), "").await.result()["a"], "1");
+}
+
+#[tokio::test]
 async fn forms_that_make_no_sense_are_refused() {
     let server = Server::start(false).await;
     let ns = server.namespace("a").await;
