@@ -20,8 +20,9 @@ const BODY_READ_TIMEOUT: Duration = Duration::from_secs(600);
 /// How much of a refused body is read and dropped before the answer, in bytes. A client that is still sending when
 /// the connection closes sees a reset instead of the answer.
 const DRAIN_LEN_MAX: u64 = 128 * 1024 * 1024;
-/// How long that may take.
+/// How long that may take in all, and without a byte.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +103,7 @@ impl RequestBody {
             return;
         }
         let reading = async {
-            while let Ok(Some(chunk)) = self.chunk().await {
+            while let Ok(Ok(Some(chunk))) = timeout(DRAIN_IDLE_TIMEOUT, self.chunk()).await {
                 left = left.saturating_sub(chunk.len() as u64);
                 if left == 0 {
                     break;

@@ -33,10 +33,16 @@ struct Answer {
     body: Bytes,
 }
 
+/// A store that knows [`TOKEN`] for [`ACCOUNT`] and has no namespaces yet.
+fn backend() -> (Kv, Operator) {
+    let kv = Kv::default();
+    kv.add_token(TOKEN, ACCOUNT);
+    (kv, Operator)
+}
+
 impl Server {
     async fn start(dev: bool) -> Self {
-        let kv = Kv::default();
-        kv.add_token(TOKEN, ACCOUNT);
+        let (kv, operator) = backend();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
         let config = ApiConfig { dev, pop: Some("lhr".into()), node: "n1".into(), account: ACCOUNT };
@@ -44,7 +50,7 @@ impl Server {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let task = tokio::spawn(serve(listener, kv, Operator, config, shutdown));
+        let task = tokio::spawn(serve(listener, kv, operator, config, shutdown));
         Self { address, stop: Some(stop), task }
     }
 

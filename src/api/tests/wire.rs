@@ -64,6 +64,14 @@ async fn a_refused_upload_that_waits_for_continue_is_not_asked_for() {
 }
 
 #[tokio::test]
+async fn a_refusal_does_not_wait_for_a_body_that_never_comes() {
+    let server = Server::start(false).await;
+    let request = b"PUT /client/v4/nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nab";
+    let answer = timeout(Duration::from_secs(8), server.raw(request)).await.expect("a short wait");
+    assert_eq!(answer.code(), (404, 7003));
+}
+
+#[tokio::test]
 async fn requests_in_flight_finish_when_the_server_stops() {
     let mut server = Server::start(false).await;
     let ns = server.namespace("a").await;
