@@ -149,7 +149,7 @@ impl Kv {
         Some((id, row))
     }
 
-    async fn write_namespace(&self, namespace: &Namespace, created_ms: u64) -> Result<(), KvError> {
+    pub(super) async fn write_namespace(&self, namespace: &Namespace, created_ms: u64) -> Result<(), KvError> {
         let key = system_key(NamespaceId::NAMESPACES, namespace.id);
         let (account, title) = (namespace.account.0, namespace.title.clone());
         let content = self.encode_system(&key, &Row { version: ROW_VERSION, account, title, created_ms });

@@ -102,6 +102,11 @@ impl Upload {
         done(reply)
     }
 
+    #[cfg(test)]
+    pub(super) fn address(&self) -> crate::replica::BlobAddress {
+        crate::replica::BlobAddress::of(&self.key, self.id)
+    }
+
     fn begin_call(&mut self) -> Result<(), KvError> {
         if std::mem::take(&mut self.is_whole) { Ok(()) } else { Err(KvError::UploadBroken) }
     }

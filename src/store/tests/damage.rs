@@ -49,38 +49,41 @@ fn a_failed_sync_fails_the_next_commit() {
 fn a_file_that_may_not_grow_ends_writing_and_not_reading() {
     let directory = directory();
     let output = Command::new("sh")
-        // A block is 512 bytes or 1 KiB, depending on the shell: more than the first journal, less than two writes.
-        .args(["-c", "trap '' XFSZ; ulimit -f 150000; exec \"$0\" \"$@\""])
+        // Just above the 64 MiB that a journal is laid out with; twice that where the shell counts in KiB.
+        .args(["-c", "trap '' XFSZ; ulimit -f 131100; exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().expect("this test binary"))
-        .args(["--exact", "store::tests::damage::child_writes_until_the_limit", "--nocapture"])
+        .args(["--exact", "store::tests::damage::child_writes_beyond_the_limit", "--nocapture"])
         .env(CHILD_DIRECTORY, directory.path())
         .output()
         .expect("a shell");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("child: writing has ended"), "{said}\n{output:?}");
+    assert_eq!(open(&directory).get(&key(1, b"a")), Ok(Some(inline(&key(1, b"a"), origin(1).dot(1), b"1"))));
 }
 
 #[test]
-fn child_writes_until_the_limit() {
+fn child_writes_beyond_the_limit() {
     let Some(directory) = std::env::var_os(CHILD_DIRECTORY) else { return };
     let mut store = FjallStore::open(Path::new(&directory)).expect("the store opens");
-    let value = vec![0xa5; 60_000];
-    let key_of = |seq: u64| key(1, &seq.to_be_bytes());
-    for seq in 1..10_000 {
-        // Incompressible enough: the journal packs long values.
-        let value: Vec<u8> =
-            (0_u64..).zip(&value).map(|(at, byte)| byte ^ (at * seq * 0x9e37_79b9 >> 7) as u8).collect();
-        store.put(&key_of(seq), &inline(&key_of(seq), origin(1).dot(seq), &value), None);
-        if store.commit(false).is_err() {
-            assert!(seq > 1);
-            assert!(store.get(&key_of(seq)).expect("reads go on").is_none());
-            assert!(store.get(&key_of(seq - 1)).expect("reads go on").is_some());
-            store.set_clock(Timestamp::from_ms(1));
-            assert!(store.commit(true).is_err());
-            println!("child: writing has ended");
-            return;
-        }
+    let a = key(1, b"a");
+    store.put(&a, &inline(&a, origin(1).dot(1), b"1"), None);
+    store.commit(true).expect("commits");
+
+    // Incompressible, since the journal packs long values: 160 MiB of it in all.
+    let mut chunk = vec![0; 256 * 1024];
+    blake3::Hasher::new().finalize_xof().fill(&mut chunk);
+    let chunk = Bytes::from(chunk);
+    for index in 0..640 {
+        store.put_chunk(BlobAddress([1; 32]), index, chunk.clone());
     }
+    store.put(&a, &inline(&a, origin(1).dot(2), b"2"), Some(origin(1).dot(1)));
+    let error = store.commit(true).expect_err("the file may not grow");
+    assert!(error.0.contains("File too large"), "{error}");
+    assert_eq!(store.get(&a), Ok(Some(inline(&a, origin(1).dot(1), b"1"))), "reads go on");
+    assert_eq!(store.reader().chunk(BlobAddress([1; 32]), 0), Ok(None));
+    store.set_clock(Timestamp::from_ms(1));
+    assert!(store.commit(true).is_err_and(|error| error.0.contains("restart the node")));
+    println!("child: writing has ended");
 }
 
 #[test]
@@ -116,7 +119,7 @@ fn a_killed_process_loses_nothing_it_was_told_is_committed() {
 fn child_writes_until_killed() {
     let Some(directory) = std::env::var_os(CHILD_DIRECTORY) else { return };
     let mut store = FjallStore::open(Path::new(&directory)).expect("the store opens");
-    for seq in 1.. {
+    for seq in 1_u64.. {
         let key = key(1, &seq.to_be_bytes());
         store.put(&key, &inline(&key, origin(1).dot(seq), b"value"), None);
         store.set_seen(origin(1), &Seen::prefix_of(seq));
@@ -155,7 +158,7 @@ fn damaged_files_are_errors_and_never_panics() {
     for (file, at) in [("version", 0), ("0.jnl", 40), ("keyspaces/1/current", 0), ("keyspaces/2/current", 3)] {
         let directory = directory();
         let mut store = open(&directory);
-        for seq in 1..50 {
+        for seq in 1..50_u64 {
             let key = key(1, &seq.to_be_bytes());
             store.put(&key, &inline(&key, origin(1).dot(seq), b"value"), None);
             store.commit(false).expect("commits");
