@@ -1,12 +1,20 @@
-//! `starling serve`: one node from start to stop.
+//! `starling serve`: one node from start to stop, with its HTTP API.
 
 use std::io;
+use std::net::SocketAddr;
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::api::{self, ApiConfig, ApiError};
+use crate::banner::{Started, banner};
 use crate::config::Config;
-use crate::datadir::{DataDir, DataDirError};
+use crate::datadir::{DataDir, DataDirError, Running, api_url};
 use crate::exit::Exit;
+use crate::kv::KvError;
+use crate::node::{Node, StartError, entropy};
+use crate::operator::Operator;
+use crate::secret::Secret;
 
 /// `SIGXFSZ`, which tokio has no name for.
 const FILE_SIZE_EXCEEDED: i32 = 25;
@@ -17,6 +25,23 @@ pub enum ServeError {
     /// The data directory can't be used or written.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// The node could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The API address can't be used.
+    #[error("can't listen on {address} for the API: {cause}; choose another address with --api")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the operating system said.
+        cause: io::Error,
+    },
+    /// The admin token could not be made known.
+    #[error("can't set up the admin token: {0}")]
+    AdminToken(KvError),
+    /// The API did not end well.
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// The operating system lets the process have no signal handlers.
     #[error("can't handle signals: {0}")]
     Signals(io::Error),
@@ -27,16 +52,74 @@ impl ServeError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::DataDir(error) => error.exit(),
-            Self::Signals(_) => Exit::Failure,
+            Self::Start(error) => error.exit(),
+            Self::AdminToken(KvError::ReadOnly(_)) => Exit::StorageFailed,
+            _ => Exit::Failure,
         }
     }
 }
 
-/// Runs a node until a signal ends it.
+/// Runs a node until a signal ends it, or until it has left its cluster.
 pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
     let stop = shutdown_signal()?;
-    tracing::info!(api = %config.api, gossip = %config.gossip, data = %data.path().display(), "would listen");
-    stop.await;
+    // Before anything is joined or written: a taken address should leave no trace.
+    let listener =
+        TcpListener::bind(config.api).await.map_err(|cause| ServeError::Listen { address: config.api, cause })?;
+    let api = listener.local_addr().map_err(|cause| ServeError::Listen { address: config.api, cause })?;
+    let node = Node::start(&config, &data).await?;
+    let operator = Operator::new(&node, config.pop.clone(), config.durability);
+    admin_token(&node, &data).await?;
+    data.write_running(&Running {
+        node: node.id().to_string(),
+        name: node.name().to_owned(),
+        pop: config.pop.clone(),
+        account: node.account().to_string(),
+        api: api_url(api),
+        gossip: node.advertised().to_owned(),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })?;
+    banner(&Started {
+        api,
+        gossip: node.gossip(),
+        node: node.id().to_string(),
+        name: node.name().to_owned(),
+        pop: config.pop.clone(),
+        account: node.account().to_string(),
+        data: data.path().to_owned(),
+        token_path: (!config.dev).then(|| data.admin_token_path()),
+        peers: node.members().borrow().len().saturating_sub(1),
+    });
+    let api_config =
+        ApiConfig { dev: config.dev, pop: config.pop, node: node.name().to_owned(), account: node.account() };
+    let leaving = operator.clone();
+    let until = async move {
+        tokio::select! {
+            () = stop => tracing::info!("stopping"),
+            () = leaving.left() => tracing::info!("left the cluster, stopping"),
+        }
+    };
+    let served = api::serve(listener, node.kv().clone(), operator, api_config, until).await;
+    node.stop().await;
+    Ok(served?)
+}
+
+/// Makes the admin token on the first start; every start makes sure that the cluster knows it.
+async fn admin_token(node: &Node, data: &DataDir) -> Result<(), ServeError> {
+    let token = match data.admin_token()? {
+        Some(token) => token,
+        None => {
+            let random: [u8; 32] = entropy().map_err(StartError::Entropy)?;
+            let text = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random);
+            let token = Secret::new(&text);
+            data.write_admin_token(&token)?;
+            token
+        }
+    };
+    if node.kv().authenticate(token.expose()).is_none() {
+        let name = format!("admin of {}", node.name());
+        node.kv().add_token(token.expose(), node.account(), &name).await.map_err(ServeError::AdminToken)?;
+    }
     Ok(())
 }
 

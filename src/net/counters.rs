@@ -41,6 +41,24 @@ impl NetCounters {
         }
     }
 
+    /// All of them, by name.
+    pub fn named(&self) -> Vec<(String, u64)> {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut named = vec![
+            ("handshakes_refused".to_owned(), load(&self.handshakes_refused)),
+            ("malformed_frames".to_owned(), load(&self.malformed)),
+            ("dials_failed".to_owned(), load(&self.dials_failed)),
+        ];
+        for class in Class::ALL {
+            let (name, traffic) = (format!("{class:?}").to_lowercase(), self.class(class));
+            named.push((format!("{name}_frames_in"), load(&traffic.frames_in)));
+            named.push((format!("{name}_bytes_in"), load(&traffic.bytes_in)));
+            named.push((format!("{name}_frames_out"), load(&traffic.frames_out)));
+            named.push((format!("{name}_bytes_out"), load(&traffic.bytes_out)));
+        }
+        named
+    }
+
     pub(super) fn received(&self, class: Class, bytes: usize) {
         let traffic = self.class(class);
         traffic.frames_in.fetch_add(1, Ordering::Relaxed);

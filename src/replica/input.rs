@@ -1,6 +1,8 @@
 //! What goes into the replica and what comes out. The driver (or the simulator) owns everything in between: clocks,
 //! sockets, disks, and whoever waits for a reply.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::dot::{Dot, NodeId};
@@ -138,7 +140,7 @@ pub enum Reply {
     },
     /// Nothing was changed.
     Refused(Refusal),
-    /// Done: the chunk is staged, the blob given up, the node off the roster, the writes covered.
+    /// Done: the chunk is staged, the blob given up, the writes covered.
     Done,
     /// These nodes, this one included, hold the write on disk.
     Acknowledged(Vec<NodeId>),
@@ -232,4 +234,39 @@ pub enum Alarm {
         /// What.
         what: &'static str,
     },
+}
+
+impl fmt::Display for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MarkerConflict { key, node } => {
+                write!(f, "two different values of {key:?} under one marker of node {node}: that node breaks the rules")
+            }
+            Self::ClockSkew(ahead_ms) => {
+                write!(f, "this machine's clock is {ahead_ms} ms ahead of the median of its peers: check NTP")
+            }
+            Self::ClockFine => f.write_str("this machine's clock agrees with its peers' again"),
+            Self::Superseded => f.write_str(
+                "a newer process runs with this node's identity (a cloned data directory?): writes are refused here",
+            ),
+            Self::Evicted => f.write_str("this node was taken off the roster: writes are refused here"),
+            Self::BadPeer { node, what } => write!(f, "node {node} was disconnected: {what}"),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NamespaceDeleted => f.write_str("the namespace is deleted"),
+            Self::ClockFenced(ahead_ms) => write!(f, "this node's clock is {ahead_ms} ms ahead of its peers'"),
+            Self::Superseded => f.write_str("a newer process runs with this node's identity"),
+            Self::Evicted => f.write_str("this node was taken off the roster"),
+            Self::Frozen => f.write_str("the key's last write lies at the end of time"),
+            Self::TooLarge => f.write_str("the record is too large, or a chunk of it is missing"),
+            Self::Overloaded => f.write_str("too many requests wait already"),
+            Self::UnknownDot => f.write_str("this process made no such write"),
+            Self::EvictedOrigin => f.write_str("the bookmark names writes of an evicted node"),
+        }
+    }
 }

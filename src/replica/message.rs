@@ -102,8 +102,6 @@ pub enum Message {
     },
     /// A newer process with the receiver's identity is connected here.
     Superseded,
-    /// The sender goes away on purpose.
-    Goodbye,
 }
 
 /// Introduces a process.

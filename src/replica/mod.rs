@@ -255,6 +255,16 @@ impl<S: Store> Replica<S> {
         self.commit
     }
 
+    /// The last commit known to be durable.
+    pub fn synced_commit(&self) -> u64 {
+        self.waiters.synced()
+    }
+
+    /// Whether a peer waits to hear that something is durable here.
+    pub fn wants_sync_soon(&self) -> bool {
+        self.waiters.unsynced_acks()
+    }
+
     /// The members and what they say of themselves.
     pub fn roster(&self) -> &Roster {
         &self.roster
@@ -332,7 +342,6 @@ impl<S: Store> Replica<S> {
             Message::ChunkRequest(request) => self.on_chunk_request(node, request)?,
             Message::Chunk { request, chunk } => self.on_chunk(node, request, chunk, now)?,
             Message::Superseded => self.on_superseded(),
-            Message::Goodbye => self.drop_peer(node, "said goodbye"),
         }
         Ok(())
     }

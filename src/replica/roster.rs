@@ -90,6 +90,11 @@ impl Roster {
         self.nodes.get(&node)
     }
 
+    /// Nodes that were evicted.
+    pub fn evicted(&self) -> impl Iterator<Item = NodeId> {
+        self.evicted.iter().copied()
+    }
+
     /// Whether the node was evicted: terminal.
     pub fn is_evicted(&self, node: NodeId) -> bool {
         self.evicted.contains(&node)

@@ -223,6 +223,12 @@ impl VersionVector {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct VersionHash(u128);
 
+impl std::fmt::Display for VersionHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 impl VersionHash {
     /// The contribution of one origin.
     pub fn of(origin: Origin, seen: &Seen) -> Self {

@@ -39,6 +39,16 @@ impl Waiters {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
+    /// The last commit known to be durable.
+    pub(super) fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// Whether a peer will be told something when the next commits are durable.
+    pub(super) fn unsynced_acks(&self) -> bool {
+        self.unsynced.iter().any(|(_, durable)| !durable.acks.is_empty())
+    }
+
     fn is_full(&self) -> bool {
         self.deadlines.len() >= WAITERS_MAX
     }

@@ -143,7 +143,7 @@ impl<S: Store> Replica<S> {
             return Ok(Reply::Refused(refusal));
         }
         match self.write(&Roster::key(NamespaceId::EVICTED, node), evicted, now)? {
-            Ok(_) => Ok(Reply::Done),
+            Ok((dot, marker)) => Ok(Reply::Written { dot, marker }),
             Err(refusal) => Ok(Reply::Refused(refusal)),
         }
     }

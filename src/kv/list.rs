@@ -1,0 +1,89 @@
+//! Listing keys in byte order.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::values::expiration;
+use super::{Kv, KvError, NamespaceId, wall_ms};
+
+/// Most keys of one page.
+pub const LIST_LIMIT_MAX: usize = 1000;
+/// Most entries looked at for one page, deleted and expired ones included: a page may end early, with more to come.
+pub const LIST_EXAMINED_MAX: usize = 100_000;
+
+/// One key of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The key, valid UTF-8.
+    pub name: Bytes,
+    /// JSON text.
+    pub metadata: Option<Bytes>,
+    /// Unix seconds from which it is gone.
+    pub expiration: Option<u64>,
+}
+
+/// Part of a listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Keys in byte order. May be fewer than asked for, even none, and still not the last.
+    pub keys: Vec<Listed>,
+    /// The last key looked at, to go on after; `None` at the end.
+    pub next: Option<Bytes>,
+}
+
+impl Kv {
+    /// Keys that start with `prefix` and lie after `after`, at most `limit` (from 1 to [`LIST_LIMIT_MAX`]; what lies
+    /// outside is taken as the nearest). Whether the namespace exists is for the caller to check.
+    pub async fn list(
+        &self,
+        namespace: NamespaceId,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Page, KvError> {
+        if namespace.is_system() {
+            return Err(KvError::NamespaceNotFound);
+        }
+        let (kv, prefix, after) = (self.clone(), prefix.to_vec(), after.map(<[u8]>::to_vec));
+        let limit = limit.clamp(1, LIST_LIMIT_MAX);
+        let page = tokio::task::spawn_blocking(move || kv.page(namespace, &prefix, after.as_deref(), limit));
+        page.await.map_err(|_| KvError::ShuttingDown)?
+    }
+
+    fn page(&self, namespace: NamespaceId, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Page, KvError> {
+        let now = wall_ms();
+        let mut page = Page::default();
+        let mut examined = 0;
+        let mut last = None;
+        let mut failure = None;
+        self.handle().reader().visit(namespace, prefix, after, &mut |key, entry| {
+            if examined == LIST_EXAMINED_MAX {
+                page.next = last.take();
+                return ControlFlow::Break(());
+            }
+            examined += 1;
+            if entry.is_visible(now) {
+                if page.keys.len() == limit {
+                    page.next = last.take();
+                    return ControlFlow::Break(());
+                }
+                match self.open_metadata(&key, &entry) {
+                    // A copy, or each listed key would keep its whole value in memory.
+                    Ok(metadata) => page.keys.push(Listed {
+                        name: key.name(),
+                        metadata: metadata.map(|metadata| Bytes::copy_from_slice(&metadata)),
+                        expiration: expiration(&entry),
+                    }),
+                    Err(error) => {
+                        failure = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
+            last = Some(key.name());
+            ControlFlow::Continue(())
+        })?;
+        failure.map_or(Ok(page), Err)
+    }
+}

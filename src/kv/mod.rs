@@ -1,0 +1,141 @@
+//! The local client: what the HTTP API and Workers call. Checks limits, seals and opens, cuts large values into
+//! chunks, reads committed state directly and sends writes to the node's driver.
+//!
+//! Knows neither HTTP nor how a write spreads.
+mod account;
+mod blob;
+mod error;
+mod list;
+mod namespaces;
+mod seal;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod upload;
+mod values;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::ChaCha12Rng;
+use rand::{Rng, SeedableRng};
+
+pub use account::{AccountId, InvalidAccountId};
+pub use blob::BlobReader;
+pub use error::KvError;
+pub use list::{LIST_EXAMINED_MAX, LIST_LIMIT_MAX, Listed, Page};
+pub use namespaces::{NAMESPACES_PER_ACCOUNT_MAX, Namespace};
+pub use seal::{Part, PlainSeal, Seal, SealError};
+pub use tokens::{TOKEN_LEN_MIN, Token, TokenId};
+pub use upload::Upload;
+pub use values::{Found, Put, Value};
+
+use crate::node::{Handle, NodeGone};
+pub use crate::replica::NamespaceId;
+use crate::replica::limits::KEY_LEN_MAX;
+use crate::replica::{Content, Key, Reply, Request, Value as Stored};
+
+/// Longest that a write waits for the driver. After it the outcome is unknown.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The client. Cheap to clone; needs a tokio runtime around it.
+#[derive(Clone)]
+pub struct Kv(Arc<Inner>);
+
+struct Inner {
+    handle: Handle,
+    seal: Arc<dyn Seal>,
+    /// Mints namespace and blob ids.
+    rng: Mutex<ChaCha12Rng>,
+    /// Held from the check that a title is free until the namespace is written.
+    titles: tokio::sync::Mutex<()>,
+}
+
+impl Kv {
+    /// A client of the node behind `handle`. The ids it mints come from `seed`, which must be random and used once.
+    pub fn new(handle: Handle, seal: Arc<dyn Seal>, seed: [u8; 32]) -> Self {
+        let (rng, titles) = (Mutex::new(ChaCha12Rng::from_seed(seed)), tokio::sync::Mutex::new(()));
+        Self(Arc::new(Inner { handle, seal, rng, titles }))
+    }
+
+    fn handle(&self) -> &Handle {
+        &self.0.handle
+    }
+
+    fn seal(&self) -> &dyn Seal {
+        &*self.0.seal
+    }
+
+    fn random_id(&self) -> [u8; 16] {
+        let mut id = [0; 16];
+        self.0.rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut id);
+        id
+    }
+
+    /// The reply to a request, within [`CALL_TIMEOUT`].
+    async fn call(&self, request: Request) -> Result<Reply, KvError> {
+        self.in_time(self.handle().call(request)).await
+    }
+
+    /// A write that must succeed.
+    async fn write(&self, key: Key, content: Content) -> Result<(), KvError> {
+        done(self.call(Request::Write { key, content }).await?)
+    }
+
+    async fn in_time<T, E>(&self, answer: impl Future<Output = Result<T, E>>) -> Result<T, KvError> {
+        match tokio::time::timeout(CALL_TIMEOUT, answer).await {
+            Ok(answer) => answer.map_err(|_| self.gone(NodeGone)),
+            Err(_) => Err(KvError::Timeout),
+        }
+    }
+
+    fn gone(&self, _: NodeGone) -> KvError {
+        match self.handle().failure() {
+            Some(why) => KvError::ReadOnly(why),
+            None => KvError::ShuttingDown,
+        }
+    }
+
+    /// A small value of the system's own.
+    fn inline(&self, key: &Key, plain: &[u8]) -> Content {
+        let value = Stored::Inline(self.seal().seal(key, Part::Value, plain));
+        Content { expire_ms: 0, metadata: Default::default(), value }
+    }
+}
+
+/// Success, or why not.
+fn done(reply: Reply) -> Result<(), KvError> {
+    match reply {
+        Reply::Written { .. } | Reply::Done => Ok(()),
+        Reply::Refused(refusal) => Err(refusal.into()),
+        Reply::Acknowledged(_) | Reply::TimedOut(_) | Reply::Status(_) => Err(KvError::Unexpected),
+    }
+}
+
+fn tombstone() -> Content {
+    Content { expire_ms: 0, metadata: Default::default(), value: Stored::Tombstone }
+}
+
+/// A user's key, checked.
+fn user_key(namespace: NamespaceId, name: &[u8]) -> Result<Key, KvError> {
+    if namespace.is_system() {
+        return Err(KvError::NamespaceNotFound);
+    }
+    if name.len() > KEY_LEN_MAX {
+        return Err(KvError::KeyTooLong { len: name.len() });
+    }
+    match name {
+        b"" => return Err(KvError::InvalidKey("it is empty")),
+        b"." | b".." => return Err(KvError::InvalidKey("\".\" and \"..\" are reserved, they mean something in a URL")),
+        _ if std::str::from_utf8(name).is_err() => return Err(KvError::InvalidKey("it is not UTF-8 text")),
+        _ => {}
+    }
+    Key::new(namespace, name).ok_or(KvError::InvalidKey("its length is out of bounds"))
+}
+
+/// Unix milliseconds. Whether an entry has expired is decided where it is read: here.
+#[allow(clippy::disallowed_methods, reason = "reads hide what has expired, and don't enter the driver's loop")]
+fn wall_ms() -> u64 {
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since_1970.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}

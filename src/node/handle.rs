@@ -1,0 +1,113 @@
+//! The driver's mailbox: requests go in, each gets one reply. Reads don't come this way; they use the [`Reader`].
+//!
+//! Knows neither what a request means nor how long its sender is willing to wait.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::replica::{Reply, Request};
+use crate::store::Reader;
+
+/// Requests that may wait for the driver. Over it senders wait too.
+pub const REQUESTS_MAX: usize = 4096;
+
+/// The driver will not answer: it has stopped, or its storage failed (see [`Handle::failure`]). Whether the request
+/// was carried out is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node doesn't answer")]
+pub struct NodeGone;
+
+/// The way to the driver. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<(Request, oneshot::Sender<Reply>)>,
+    reader: Reader,
+    failure: Arc<OnceLock<String>>,
+}
+
+/// The driver's end.
+pub struct Mailbox {
+    /// Requests, each with the place where its sender waits. Dropping that place says that there will be no reply.
+    pub requests: mpsc::Receiver<(Request, oneshot::Sender<Reply>)>,
+    failure: Arc<OnceLock<String>>,
+}
+
+/// A mailbox over the store that `reader` reads.
+pub fn mailbox(reader: Reader) -> (Handle, Mailbox) {
+    let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+    let failure = Arc::new(OnceLock::new());
+    (Handle { requests: sender, reader, failure: failure.clone() }, Mailbox { requests, failure })
+}
+
+impl Handle {
+    /// Sends a request and waits for its reply. Dropping the future does not take the request back.
+    pub async fn call(&self, request: Request) -> Result<Reply, NodeGone> {
+        self.send(request).await?.await.map_err(|_| NodeGone)
+    }
+
+    /// Sends a request; the reply arrives at the receiver. Requests of one sender are taken in the order sent.
+    /// If the future is dropped before it is ready, nothing was sent.
+    pub async fn send(&self, request: Request) -> Result<oneshot::Receiver<Reply>, NodeGone> {
+        let (sender, reply) = oneshot::channel();
+        self.requests.send((request, sender)).await.map_err(|_| NodeGone)?;
+        Ok(reply)
+    }
+
+    /// Sends a request whose reply nobody waits for, also from outside async code. In a full mailbox it waits on a
+    /// task of its own.
+    pub fn post(&self, request: Request) {
+        let (sender, _) = oneshot::channel();
+        if let Err(mpsc::error::TrySendError::Full(letter)) = self.requests.try_send((request, sender))
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let requests = self.requests.clone();
+            // An error means that the driver has stopped, and with it the reason for the request.
+            runtime.spawn(async move { requests.send(letter).await.ok() });
+        }
+    }
+
+    /// What reads use: committed state, without the driver's help.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Why this node takes no more writes, if its storage failed.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
+    }
+}
+
+impl Mailbox {
+    /// Tells every handle that storage failed. The first reason stays.
+    pub fn fail(&self, why: String) {
+        self.failure.get_or_init(|| why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::FjallStore;
+
+    #[tokio::test]
+    async fn replies_reach_their_senders_and_silence_is_an_error() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let store = FjallStore::open(directory.path()).expect("a store");
+        let (handle, mut mailbox) = mailbox(store.reader());
+        let driver = tokio::spawn(async move {
+            let (_, first) = mailbox.requests.recv().await.expect("a request");
+            first.send(Reply::Done).expect("a waiting sender");
+            let (_, second) = mailbox.requests.recv().await.expect("a request");
+            mailbox.fail("disk full".into());
+            drop(second);
+            mailbox
+        });
+        assert!(matches!(handle.call(Request::Status).await, Ok(Reply::Done)));
+        assert_eq!(handle.failure(), None);
+        assert!(matches!(handle.call(Request::Status).await, Err(NodeGone)));
+        assert_eq!(handle.failure().as_deref(), Some("disk full"));
+        drop(driver.await.expect("the driver ends"));
+        assert!(matches!(handle.call(Request::Status).await, Err(NodeGone)), "nobody listens any more");
+    }
+}

@@ -1,0 +1,16 @@
+//! The node: the driver's loop around the replica, the mailbox through which everything else in the process talks to
+//! it, and how a node starts, joins and stops. Knows no HTTP.
+
+mod clock;
+mod driver;
+mod handle;
+mod membership;
+mod start;
+
+pub use driver::{Alarms, Members};
+pub use handle::{Handle, Mailbox, NodeGone, REQUESTS_MAX, mailbox};
+pub use membership::JOIN_CLOCK_DIFFERENCE_MS_MAX;
+pub use start::{Node, StartError};
+
+pub(crate) use clock::{entropy, wall};
+pub(crate) use start::invite;

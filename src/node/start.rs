@@ -1,0 +1,371 @@
+//! Starting and stopping a node: everything but its HTTP API.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::clock::{MachineClock, entropy, wall};
+use super::driver::{Alarms, Driver, Evicted, Members, NET_EVENTS_MAX, Parts};
+use super::handle::{Handle, mailbox};
+use super::membership::{Grant, JOIN_CLOCK_DIFFERENCE_MS_MAX, Membership};
+use crate::config::{self, Config};
+use crate::datadir::{DataDir, DataDirError};
+use crate::exit::Exit;
+use crate::kv::{AccountId, Kv, PlainSeal};
+use crate::net::{
+    IdentityError, JoinApplicant, JoinError, JoinIssuer, JoinRefusal, JoinToken, Net, NetConfig, NetError,
+};
+use crate::replica::{
+    self, Durability, NamespaceId, NodeId, NodeInfo, PROTOCOL_VERSION, Replica, Reply, Request, Roster, StoreError,
+};
+use crate::store::{FjallStore, OpenError};
+
+/// Directory of the store within the data directory.
+const STORE: &str = "store";
+/// How often addresses that are names are looked up again.
+const LOOKUP_PERIOD: Duration = Duration::from_secs(60);
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file of the data directory can't be read or written.
+    #[error("{}: {cause}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        cause: std::io::Error,
+    },
+    /// The data directory can't be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// Keys or certificates can't be read, made or written.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// What is known of the cluster can't be read.
+    #[error("{0}")]
+    Cluster(String),
+    /// The cluster could not be joined.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The store can't be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store can be opened but not used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The gossip address can't be used.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The operating system gives no randomness.
+    #[error("no entropy: {0}")]
+    Entropy(getrandom::Error),
+    /// The operating system gives no thread.
+    #[error("can't start a thread: {0}")]
+    Thread(std::io::Error),
+    /// The node's own entry could not be written.
+    #[error("this node can't announce itself: {0}")]
+    Announce(String),
+}
+
+impl StartError {
+    /// The exit code that goes with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::DataDir(error) => error.exit(),
+            Self::Open(OpenError::NewerFormat { .. }) => Exit::DataDirNewer,
+            Self::Open(OpenError::InUse { .. }) => Exit::DataDirInUse,
+            Self::Open(_) | Self::Store(_) | Self::Io { .. } => Exit::StorageFailed,
+            Self::Join(error) => match error {
+                JoinError::InvalidToken(_) => Exit::JoinTokenInvalid,
+                JoinError::Expired => Exit::JoinTokenExpired,
+                JoinError::UnknownInvite => Exit::JoinTokenSpent,
+                JoinError::WrongCluster => Exit::JoinWrongCluster,
+                JoinError::Unreachable { .. } => Exit::JoinUnreachable,
+                JoinError::ClockFarOff { .. } => Exit::JoinClockOff,
+                JoinError::Refused(_) => Exit::JoinRefused,
+                JoinError::Protocol(_) | JoinError::Local(_) => Exit::Failure,
+            },
+            _ => Exit::Failure,
+        }
+    }
+}
+
+/// A node that runs. Dropping it without [`Node::stop`] is like a crash: nothing acknowledged is lost.
+pub struct Node {
+    kv: Kv,
+    handle: Handle,
+    net: Net,
+    account: AccountId,
+    node: NodeId,
+    name: String,
+    members: watch::Receiver<Members>,
+    advertised: String,
+    alarms: Alarms,
+    stop: oneshot::Sender<()>,
+    driver: JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts the node that lives in `data`. A new directory founds a cluster, or joins one with `config.join`.
+    pub async fn start(config: &Config, data: &DataDir) -> Result<Self, StartError> {
+        let membership = Membership::establish(config, data).await?;
+        let node = membership.identity.node_id();
+        let clock = MachineClock::start();
+        let durability = durability(config.durability);
+        let store = data.join(STORE);
+        let seed = entropy().map_err(StartError::Entropy)?;
+        let replica = tokio::task::spawn_blocking(move || {
+            let store = FjallStore::open(&store)?;
+            let config = replica::Config { node, durability, seed, sabotage: replica::Sabotage::default() };
+            Ok::<_, StartError>(Replica::open(config, store, clock.now())?)
+        });
+        let replica = replica.await.map_err(|error| StartError::Cluster(error.to_string()))??;
+
+        let evicted = Evicted::default();
+        let alarms = Alarms::default();
+        let (handle, mailbox) = mailbox(replica.store().reader());
+        let (events_in, events) = mpsc::channel(NET_EVENTS_MAX);
+        let (members_in, members_out) = watch::channel(None::<watch::Receiver<Members>>);
+        let mut net_config = NetConfig::new(config.gossip, membership.identity.clone(), Arc::new(wall));
+        let banned = evicted.clone();
+        net_config.banned = Some(Arc::new(move |node| banned.read().is_ok_and(|banned| banned.contains(&node))));
+        net_config.join = Some(issuer(&membership, handle.clone(), members_out));
+        let net = Net::bind(net_config, events_in)?;
+        let advertised = config.advertised(net.local_addr()).to_string();
+        let (stop, stopped) = oneshot::channel();
+        let (driver, members) = Driver::new(Parts {
+            replica,
+            durability,
+            clock,
+            net: net.clone(),
+            events,
+            mailbox,
+            stop: stopped,
+            evicted,
+            alarms: alarms.clone(),
+        })
+        .map_err(StartError::Thread)?;
+        let driver = driver.spawn().map_err(StartError::Thread)?;
+        members_in.send_replace(Some(members.clone()));
+
+        let seed = entropy().map_err(StartError::Entropy)?;
+        let kv = Kv::new(handle.clone(), Arc::new(PlainSeal), seed);
+        let name = config.node_name(node);
+        let account = membership.account;
+        let started = Self { kv, handle, net, account, node, name, members, advertised, alarms, stop, driver };
+        started.announce(config).await?;
+        tokio::spawn(keep_dialing(started.net.clone(), node, membership.seeds, started.members.clone()));
+        Ok(started)
+    }
+
+    /// Writes this node's own entry, if what stands there is not true any more.
+    async fn announce(&self, config: &Config) -> Result<(), StartError> {
+        let held = self.members.borrow().get(&self.node).cloned();
+        let info = NodeInfo {
+            name: self.name.clone(),
+            pop: config.pop.clone().unwrap_or_default(),
+            addresses: vec![self.advertised.clone()],
+            protocol: PROTOCOL_VERSION,
+            joined: held.as_ref().map_or(replica::Timestamp::from_ms(wall().as_millis() as u64), |held| held.joined),
+        };
+        if held.as_ref() == Some(&info) {
+            return Ok(());
+        }
+        let key = Roster::key(NamespaceId::NODES, self.node);
+        match self.handle.call(Request::Write { key, content: info.to_content() }).await {
+            Ok(Reply::Written { .. }) => Ok(()),
+            Ok(Reply::Refused(replica::Refusal::Evicted)) => Err(StartError::Announce(
+                "it was taken off the roster; start it with a new, empty data directory and a join token".into(),
+            )),
+            Ok(Reply::Refused(refusal)) => Err(StartError::Announce(refusal.to_string())),
+            Ok(reply) => Err(StartError::Announce(format!("unexpected reply {reply:?}"))),
+            Err(gone) => Err(StartError::Announce(self.handle.failure().unwrap_or_else(|| gone.to_string()))),
+        }
+    }
+
+    /// For reading and writing.
+    pub fn kv(&self) -> &Kv {
+        &self.kv
+    }
+
+    /// The driver's mailbox.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// The account of the cluster.
+    pub fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// The node id.
+    pub fn id(&self) -> NodeId {
+        self.node
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where gossip listens.
+    pub fn gossip(&self) -> SocketAddr {
+        self.net.local_addr()
+    }
+
+    /// What peers dial, as `host:port`.
+    pub fn advertised(&self) -> &str {
+        &self.advertised
+    }
+
+    /// The members, this node included, kept current.
+    pub fn members(&self) -> &watch::Receiver<Members> {
+        &self.members
+    }
+
+    /// The last alarms.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
+    /// The network.
+    pub fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// A token with which one node can join, once, within `ttl`.
+    pub async fn invite(&self, ttl: Duration) -> Result<JoinToken, NetError> {
+        invite(&self.net, &self.advertised, ttl).await
+    }
+
+    /// Finishes what was begun, makes it durable, tells the peers.
+    pub async fn stop(self) {
+        // The driver may have ended by itself.
+        let _ = self.stop.send(());
+        let driver = self.driver;
+        let ended = tokio::task::spawn_blocking(move || driver.join());
+        if !matches!(ended.await, Ok(Ok(()))) {
+            tracing::error!("the driver ended with a panic");
+        }
+        self.net.close().await;
+    }
+}
+
+pub(crate) async fn invite(net: &Net, advertised: &str, ttl: Duration) -> Result<JoinToken, NetError> {
+    let addresses = tokio::net::lookup_host(advertised).await.map(Iterator::collect).unwrap_or_default();
+    net.create_invite(ttl, addresses)
+}
+
+fn durability(durability: config::Durability) -> Durability {
+    match durability {
+        config::Durability::Fsync => Durability::Fsync,
+        config::Durability::Interval => Durability::Interval,
+        config::Durability::Os => Durability::Os,
+    }
+}
+
+/// Lets others in. Before the newcomer is told anything, its entry is on the roster, on disk: from then on watermarks
+/// wait for it.
+fn issuer(
+    membership: &Membership,
+    handle: Handle,
+    members: watch::Receiver<Option<watch::Receiver<Members>>>,
+) -> JoinIssuer {
+    let account = membership.account.to_string();
+    let policy = move |applicant: JoinApplicant| {
+        let (account, handle, members) = (account.clone(), handle.clone(), members.clone());
+        let judged: std::pin::Pin<Box<dyn Future<Output = Result<Bytes, JoinRefusal>> + Send>> =
+            Box::pin(async move { judge(applicant, account, &handle, &members).await });
+        judged
+    };
+    JoinIssuer { authority: membership.authority.clone(), policy: Arc::new(policy) }
+}
+
+async fn judge(
+    applicant: JoinApplicant,
+    account: String,
+    handle: &Handle,
+    members: &watch::Receiver<Option<watch::Receiver<Members>>>,
+) -> Result<Bytes, JoinRefusal> {
+    let difference_ms = applicant.clock_difference_ms;
+    if difference_ms.unsigned_abs() > JOIN_CLOCK_DIFFERENCE_MS_MAX {
+        return Err(JoinRefusal::ClockFarOff { difference_ms });
+    }
+    let members: Members = members.borrow().as_ref().map(|members| members.borrow().clone()).unwrap_or_default();
+    if members.iter().any(|(node, info)| info.name == applicant.name && *node != applicant.node) {
+        return Err(JoinRefusal::NameTaken);
+    }
+    let info = NodeInfo {
+        name: applicant.name,
+        pop: applicant.pop,
+        addresses: std::str::from_utf8(&applicant.info)
+            .into_iter()
+            .filter(|a| !a.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        protocol: PROTOCOL_VERSION,
+        joined: replica::Timestamp::from_ms(wall().as_millis() as u64),
+    };
+    let key = Roster::key(NamespaceId::NODES, applicant.node);
+    match handle.call(Request::Write { key, content: info.to_content() }).await {
+        Ok(Reply::Written { .. }) => {}
+        Ok(Reply::Refused(refusal)) => return Err(JoinRefusal::Other(format!("it can't take writes: {refusal}"))),
+        _ => return Err(JoinRefusal::Other("its storage does not answer".into())),
+    }
+    let seeds = members.into_iter().map(|(node, info)| (node.to_string(), info.addresses)).collect();
+    serde_json::to_vec(&Grant { account, seeds })
+        .map(Bytes::from)
+        .map_err(|error| JoinRefusal::Other(error.to_string()))
+}
+
+/// Tells the network whom to keep connected: the members, and until they are known, whom the joining node was told of.
+async fn keep_dialing(
+    net: Net,
+    own: NodeId,
+    seeds: BTreeMap<NodeId, Vec<String>>,
+    mut members: watch::Receiver<Members>,
+) {
+    loop {
+        let known = members.borrow_and_update().clone();
+        let mut wanted: BTreeMap<NodeId, Vec<String>> = match known.keys().any(|node| *node != own) {
+            true => known.into_iter().map(|(node, info)| (node, info.addresses)).collect(),
+            false => seeds.clone(),
+        };
+        for (node, addresses) in &mut wanted {
+            // A newcomer's entry may not say yet where it listens.
+            if let Some(seed) = seeds.get(node).filter(|_| addresses.is_empty()) {
+                addresses.clone_from(seed);
+            }
+        }
+        let mut peers = BTreeMap::new();
+        for (node, addresses) in wanted.into_iter().filter(|(node, _)| *node != own) {
+            peers.insert(node, look_up(&addresses).await);
+        }
+        net.set_peers(peers);
+        tokio::select! {
+            changed = members.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOKUP_PERIOD) => {}
+        }
+    }
+}
+
+async fn look_up(addresses: &[String]) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for address in addresses {
+        match address.parse() {
+            Ok(address) => found.push(address),
+            Err(_) => match tokio::net::lookup_host(address.as_str()).await {
+                Ok(addresses) => found.extend(addresses),
+                Err(error) => tracing::warn!(address, %error, "can't look up the address of a peer"),
+            },
+        }
+    }
+    found
+}

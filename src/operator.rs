@@ -1,0 +1,177 @@
+//! What an operator asks of a node: how it is, an invitation, to leave. The API and the command line come here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+
+use crate::config::Durability;
+use crate::net::Net;
+use crate::node::{Alarms, Handle, Members, Node, invite, wall};
+use crate::replica::{AckLevel, NodeId, Reply, Request, Status};
+
+/// How long a node that leaves waits for another one to have its last write on disk.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a node that has left goes on, so that its peers hear of it.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Why an operator's wish was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OperatorError(pub String);
+
+/// One node's operator desk. Cheap to clone.
+#[derive(Clone)]
+pub struct Operator(Arc<Desk>);
+
+struct Desk {
+    handle: Handle,
+    net: Net,
+    node: NodeId,
+    name: String,
+    pop: Option<String>,
+    account: String,
+    advertised: String,
+    durability: Durability,
+    members: watch::Receiver<Members>,
+    alarms: Alarms,
+    started: Duration,
+    left: Notify,
+}
+
+impl Operator {
+    /// The desk of a node.
+    pub fn new(node: &Node, pop: Option<String>, durability: Durability) -> Self {
+        Self(Arc::new(Desk {
+            handle: node.handle().clone(),
+            net: node.net().clone(),
+            node: node.id(),
+            name: node.name().to_owned(),
+            pop,
+            account: node.account().to_string(),
+            advertised: node.advertised().to_owned(),
+            durability,
+            members: node.members().clone(),
+            alarms: node.alarms().clone(),
+            started: wall(),
+            left: Notify::new(),
+        }))
+    }
+
+    /// Completes when this node has left its cluster and should end.
+    pub async fn left(&self) {
+        self.0.left.notified().await;
+    }
+
+    async fn ask(&self, request: Request) -> Result<Reply, OperatorError> {
+        self.0.handle.call(request).await.map_err(|gone| {
+            OperatorError(
+                self.0.handle.failure().map_or_else(|| gone.to_string(), |why| format!("storage failed: {why}")),
+            )
+        })
+    }
+
+    async fn replica_status(&self) -> Result<Status, OperatorError> {
+        match self.ask(Request::Status).await? {
+            Reply::Status(status) => Ok(*status),
+            reply => Err(OperatorError(format!("unexpected reply {reply:?}"))),
+        }
+    }
+
+    /// How the node is: the JSON of `starling status --json`.
+    pub async fn status(&self) -> Result<Value, OperatorError> {
+        let desk = &self.0;
+        let alarms = desk.alarms.read().map(|alarms| alarms.clone()).unwrap_or_default();
+        let disk_bytes = desk.handle.reader().disk_bytes();
+        let mut status = json!({
+            "account": desk.account,
+            "node": desk.node.to_string(),
+            "name": desk.name,
+            "pop": desk.pop,
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_secs": wall().saturating_sub(desk.started).as_secs(),
+            "durability": desk.durability.as_str(),
+            "gossip": desk.advertised,
+            "disk_bytes": disk_bytes,
+            "alarms": alarms,
+        });
+        if let Some(why) = desk.handle.failure() {
+            status["state"] = format!("read-only: storage failed: {why}").into();
+            status["peers"] = json!([]);
+            return Ok(status);
+        }
+        let replica = self.replica_status().await?;
+        let now_ms = wall().as_millis() as u64;
+        status["state"] = replica.refusing.map_or_else(|| "serving".into(), |why| format!("read-only: {why}")).into();
+        status["digest"] = format!("{:032x}", replica.digest.0).into();
+        status["version_vector"] = replica.versions.to_string().into();
+        status["entries"] = replica.entries.into();
+        status["origins"] = replica.origins.into();
+        status["life"] = replica.life.map(|life| life.to_string()).into();
+        status["last_write"] = replica.last.into();
+        status["pending_blobs"] = replica.pending_blobs.into();
+        status["watermark_ms"] = match replica.peers.is_empty() {
+            true => now_ms.into(),
+            false => replica.watermark.ms().into(),
+        };
+        status["clock_offset_ms"] = replica.clock_offset_ms.into();
+        let peers: Vec<Value> = replica
+            .peers
+            .iter()
+            .map(|peer| {
+                json!({
+                    "node": peer.node.to_string(),
+                    "name": peer.name,
+                    "pop": (!peer.pop.is_empty()).then_some(&peer.pop),
+                    "state": if peer.connected { "connected" } else { "dialing" },
+                    "rtt_ms": peer.rtt_us.map(|rtt_us| rtt_us as f64 / 1000.0),
+                    "lag_ms": peer.lag_ms,
+                    "version_vectors_agree": peer.versions_agree,
+                    "digests_agree": peer.digests_agree,
+                    "queue": peer.queue,
+                })
+            })
+            .collect();
+        status["peers"] = peers.into();
+        let counters = replica.counters.iter().map(|(name, count)| ((*name).to_owned(), Value::from(*count)));
+        let net = desk.net.counters().named().into_iter().map(|(name, count)| (name, Value::from(count)));
+        status["counters"] = Value::Object(counters.chain(net).collect());
+        Ok(status)
+    }
+
+    /// A token with which one node can join within `ttl`.
+    pub async fn invite(&self, ttl: Duration) -> Result<String, OperatorError> {
+        let token = invite(&self.0.net, &self.0.advertised, ttl).await;
+        token.map(|token| token.to_string()).map_err(|error| OperatorError(error.to_string()))
+    }
+
+    /// Takes this node off the roster for good, once another node has all its writes on disk. The process ends soon
+    /// after.
+    pub async fn leave(&self) -> Result<(), OperatorError> {
+        if self.0.members.borrow().keys().all(|node| *node == self.0.node) {
+            return Err(OperatorError("The last node of a cluster can't leave. Stop it instead.".into()));
+        }
+        let status = self.replica_status().await?;
+        if let Some(life) = status.life {
+            let patience_ms = DRAIN_PATIENCE.as_millis() as u64;
+            let drained = Request::AwaitAcks { dot: life.dot(status.last), level: AckLevel::Nodes(2), patience_ms };
+            if !matches!(self.ask(drained).await?, Reply::Acknowledged(_)) {
+                let message = "No other node has all writes of this one on disk yet. Connect it to its peers (see \
+                               `starling status`) and try again.";
+                return Err(OperatorError(message.into()));
+            }
+        }
+        match self.ask(Request::Leave).await? {
+            Reply::Written { .. } => {}
+            Reply::Refused(refusal) => return Err(OperatorError(format!("This node can't leave: {refusal}."))),
+            reply => return Err(OperatorError(format!("unexpected reply {reply:?}"))),
+        }
+        let desk = self.0.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(FAREWELL).await;
+            desk.left.notify_one();
+        });
+        Ok(())
+    }
+}

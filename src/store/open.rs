@@ -1,0 +1,139 @@
+//! Opening a directory: options with their reasons, the format check, and what can be wrong with a directory.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use fjall::{Database, KeyspaceCreateOptions, KvSeparationOptions, LsmError};
+
+use super::rows::{self, FORMAT, Tag};
+use super::tables::Tables;
+
+const MIB: u64 = 1024 * 1024;
+
+/// The least that the database takes. A restart replays what the journals hold, so the smallest bound gives the
+/// fastest start.
+const JOURNAL_BYTES_MAX: u64 = 64 * MIB;
+/// Blocks of tables in memory. More belongs to the page cache, which the kernel can take back.
+const CACHE_BYTES: u64 = 32 * MIB;
+/// One flushes, one compacts.
+const WORKERS: usize = 2;
+/// Open tables. Each costs a descriptor and keeps its index in memory.
+const OPEN_FILES_MAX: usize = 256;
+/// Entries wait in memory up to this size (and again while they are flushed).
+const DATA_MEMTABLE_BYTES: u64 = 16 * MIB;
+/// A `seq` row is a fraction of an entry's.
+const SEQ_MEMTABLE_BYTES: u64 = 8 * MIB;
+/// Some 60 chunks.
+const BLOB_MEMTABLE_BYTES: u64 = 16 * MIB;
+/// A few rows, overwritten at every commit.
+const META_MEMTABLE_BYTES: u64 = 2 * MIB;
+
+/// Why a directory was not opened. Nothing in it was changed, except where a crash left work undone.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A later release wrote it.
+    #[error(
+        "the data directory {} has format {found}, this version of starling reads up to {FORMAT}: \
+         start a newer version, or give this node an empty directory", path.display()
+    )]
+    NewerFormat {
+        /// The directory.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// Its files contradict one another, or are no store's at all.
+    #[error(
+        "the data directory {} is damaged ({why}): move it away and join again with an empty one, \
+         the other nodes still have the data", path.display()
+    )]
+    Corrupt {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+    },
+    /// Another process has it open.
+    #[error("the data directory {} is in use by another process: stop that one first", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file system refuses.
+    #[error("the data directory {} can't be opened: {error}", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        error: io::Error,
+    },
+}
+
+pub(super) fn open(path: &Path) -> Result<Tables, OpenError> {
+    create_directory(path).map_err(|error| OpenError::Io { path: path.into(), error })?;
+    // The database trusts its own files: some damage makes it panic rather than return an error.
+    catch_unwind(AssertUnwindSafe(|| open_tables(path)))
+        .unwrap_or_else(|_| Err(corrupt(path, "its files can't be read")))
+}
+
+fn open_tables(path: &Path) -> Result<Tables, OpenError> {
+    let fail = |error| explain(path, error);
+    let db = Database::builder(path)
+        .max_journaling_size(JOURNAL_BYTES_MAX)
+        .cache_size(CACHE_BYTES)
+        .worker_threads(WORKERS)
+        .max_cached_files(Some(OPEN_FILES_MAX))
+        .open()
+        .map_err(fail)?;
+    let small = |bytes| move || KeyspaceCreateOptions::default().max_memtable_size(bytes);
+    // Chunks lie beside the tree, or every compaction would copy them.
+    let apart = || small(BLOB_MEMTABLE_BYTES)().with_kv_separation(Some(KvSeparationOptions::default()));
+    let meta = db.keyspace("meta", small(META_MEMTABLE_BYTES)).map_err(fail)?;
+    let data = db.keyspace("data", small(DATA_MEMTABLE_BYTES)).map_err(fail)?;
+    let seq = db.keyspace("seq", small(SEQ_MEMTABLE_BYTES)).map_err(fail)?;
+    let blob = db.keyspace("blob", apart).map_err(fail)?;
+
+    let format_key = Tag::Format.key(b"");
+    match meta.get(&format_key).map_err(fail)? {
+        Some(row) => match rows::decode_meta::<u32>(&row) {
+            Ok(FORMAT) => {}
+            Ok(found) if found > FORMAT => return Err(OpenError::NewerFormat { path: path.into(), found }),
+            _ => return Err(corrupt(path, "its format is unknown")),
+        },
+        None if data.is_empty().map_err(fail)? && meta.is_empty().map_err(fail)? => {
+            let mut batch = db.batch().durability(Some(fjall::PersistMode::SyncAll));
+            batch.insert(&meta, format_key, rows::encode_meta(&FORMAT));
+            batch.commit().map_err(fail)?;
+        }
+        None => return Err(corrupt(path, "it doesn't say which format it has")),
+    }
+    Ok(Tables::new(path.into(), db, [data, seq, blob, meta]))
+}
+
+/// Values and metadata lie in it: nobody else's business.
+fn create_directory(path: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(path)
+}
+
+fn corrupt(path: &Path, why: impl Into<String>) -> OpenError {
+    OpenError::Corrupt { path: path.into(), why: why.into() }
+}
+
+fn explain(path: &Path, error: fjall::Error) -> OpenError {
+    match error {
+        fjall::Error::Locked => OpenError::InUse { path: path.into() },
+        // A file that ends too early or is missing where another names it is damage; all else is the file system's.
+        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound | io::ErrorKind::InvalidData => {
+                corrupt(path, error.to_string())
+            }
+            _ => OpenError::Io { path: path.into(), error },
+        },
+        other => corrupt(path, format!("{other:?}")),
+    }
+}

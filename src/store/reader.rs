@@ -1,0 +1,147 @@
+//! Reading committed state from any thread, without the driver: point reads, ranges, and views that stand still.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fjall::Readable;
+
+use super::rows;
+use super::tables::{Tables, failed, prefix_bounds, visit_entries};
+use crate::replica::{BlobAddress, Entry, Key, NamespaceId, Origin, Snapshot, StoreError};
+
+/// Reads the latest committed state. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader {
+    pub(super) tables: Arc<Tables>,
+}
+
+impl Reader {
+    /// The entry of a key, tombstones included.
+    pub fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        let row = self.tables.data.get(key.as_bytes()).map_err(failed)?;
+        Ok(row.and_then(|row| self.tables.decode(key.as_bytes(), &row.into())))
+    }
+
+    /// Entries whose names start with `prefix` and lie after `after`, in byte order, at most `limit`.
+    pub fn scan(
+        &self,
+        namespace: NamespaceId,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Entry)>, StoreError> {
+        let mut found = Vec::new();
+        if limit > 0 {
+            self.visit(namespace, prefix, after, &mut |key, entry| {
+                found.push((key, entry));
+                if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Like [`Reader::scan`], one by one until `visit` breaks, all as of one moment. Nothing is kept in memory that
+    /// `visit` doesn't keep; slices of an entry keep its whole row.
+    pub fn visit(
+        &self,
+        namespace: NamespaceId,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        visit: &mut dyn FnMut(Key, Entry) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let prefix = [&namespace.0, prefix].concat();
+        let after = after.map(|after| [&namespace.0, after].concat());
+        let rows = self.tables.data.range(prefix_bounds(&prefix, after.as_deref()));
+        visit_entries(&self.tables, rows, visit).map(|_| ())
+    }
+
+    /// One sealed chunk.
+    pub fn chunk(&self, blob: BlobAddress, index: u32) -> Result<Option<Bytes>, StoreError> {
+        let chunk = self.tables.blob.get(rows::chunk_key(blob, index)).map_err(failed)?;
+        Ok(chunk.map(Bytes::from))
+    }
+
+    /// Committed state as it is now, whatever is written later. Hold it only as long as needed: what it sees can't be
+    /// reclaimed.
+    pub fn view(&self) -> View {
+        View { tables: self.tables.clone(), snapshot: self.tables.db.snapshot() }
+    }
+
+    /// Bytes that the store takes on its disk. Walks the directory.
+    pub fn disk_bytes(&self) -> u64 {
+        self.tables.disk_bytes()
+    }
+
+    /// Rows met so far that couldn't be read.
+    pub fn corrupt_rows(&self) -> u64 {
+        self.tables.corrupt_rows()
+    }
+}
+
+/// Committed state of one moment: what a large value is streamed from while it may be overwritten, and what a sync
+/// session sends from.
+pub struct View {
+    tables: Arc<Tables>,
+    snapshot: fjall::Snapshot,
+}
+
+impl View {
+    /// The entry of a key, tombstones included.
+    pub fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        let row = self.snapshot.get(&self.tables.data, key.as_bytes()).map_err(failed)?;
+        Ok(row.and_then(|row| self.tables.decode(key.as_bytes(), &row.into())))
+    }
+
+    /// One sealed chunk.
+    pub fn chunk(&self, blob: BlobAddress, index: u32) -> Result<Option<Bytes>, StoreError> {
+        let chunk = self.snapshot.get(&self.tables.blob, rows::chunk_key(blob, index)).map_err(failed)?;
+        Ok(chunk.map(Bytes::from))
+    }
+}
+
+impl Snapshot for View {
+    fn written_by(
+        &self,
+        origin: Origin,
+        first: u64,
+        last: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Key, Entry)>, StoreError> {
+        let mut found = Vec::new();
+        if first > last {
+            return Ok(found);
+        }
+        let range = rows::dot_key(origin.dot(first))..=rows::dot_key(origin.dot(last));
+        for row in self.snapshot.range(&self.tables.seq, range) {
+            if found.len() >= limit {
+                break;
+            }
+            let (row, key) = row.into_inner().map_err(failed)?;
+            let (seq, key) = match rows::seq_of(&row).and_then(|seq| Ok((seq, rows::decode_key(key)?))) {
+                Ok(parts) => parts,
+                Err(why) => {
+                    self.tables.corrupt("seq", &row, why);
+                    continue;
+                }
+            };
+            // A row may outlive its entry where that could not be read when it was overwritten.
+            if let Some(entry) = self.get(&key)?.filter(|entry| entry.dot == origin.dot(seq)) {
+                found.push((seq, key, entry));
+            }
+        }
+        Ok(found)
+    }
+
+    fn folded_origins(&self) -> Result<Vec<(Origin, u64)>, StoreError> {
+        let mut folded = Vec::new();
+        for row in self.snapshot.prefix(&self.tables.meta, rows::Tag::Folded.key(b"")) {
+            let (key, last) = row.into_inner().map_err(failed)?;
+            match (Origin::from_bytes(&key[1..]), rows::decode_meta(&last)) {
+                (Some(origin), Ok(last)) => folded.push((origin, last)),
+                _ => self.tables.corrupt("meta", &key, "not a folded origin"),
+            }
+        }
+        Ok(folded)
+    }
+}

@@ -1,0 +1,92 @@
+//! What is staged between two commits: an overlay over the committed rows, one final state for each row touched.
+//!
+//! Bounded by what the driver puts into one turn.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use fjall::OwnedWriteBatch;
+
+use super::rows;
+use super::tables::Tables;
+use crate::replica::{Dot, Entry, Key, StoreError};
+
+/// `None` stands for a row that goes.
+#[derive(Default)]
+pub(super) struct Staged {
+    pub(super) data: BTreeMap<Bytes, Option<Entry>>,
+    seq: BTreeMap<[u8; 24], SeqRow>,
+    pub(super) chunks: BTreeMap<[u8; 36], Option<Bytes>>,
+    pub(super) meta: BTreeMap<Bytes, Option<Bytes>>,
+    /// A read that staging needed has failed; the commit says so.
+    pub(super) failure: Option<StoreError>,
+}
+
+struct SeqRow {
+    key: Option<Bytes>,
+    /// No such row is committed, so that nothing need be written to remove it: a key that is written a thousand times
+    /// between two commits leaves one row behind, not a thousand and their removals.
+    is_new: bool,
+}
+
+impl Staged {
+    pub(super) fn put(&mut self, key: &Key, entry: &Entry, replaces: Option<Dot>) {
+        if let Some(dot) = replaces.filter(|dot| *dot != entry.dot) {
+            self.remove_seq(dot);
+        }
+        let is_new = replaces != Some(entry.dot);
+        let row = self.seq.entry(rows::dot_key(entry.dot)).or_insert(SeqRow { key: None, is_new });
+        row.key = Some(key.as_bytes().clone());
+        self.data.insert(key.as_bytes().clone(), Some(entry.clone()));
+    }
+
+    pub(super) fn remove(&mut self, key: &Key, dot: Dot) {
+        self.remove_seq(dot);
+        self.data.insert(key.as_bytes().clone(), None);
+    }
+
+    fn remove_seq(&mut self, dot: Dot) {
+        let row = rows::dot_key(dot);
+        if self.seq.get(&row).is_some_and(|row| row.is_new) {
+            self.seq.remove(&row);
+        } else {
+            self.seq.insert(row, SeqRow { key: None, is_new: false });
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.data.is_empty() && self.seq.is_empty() && self.chunks.is_empty() && self.meta.is_empty()
+    }
+
+    /// The database applies a batch row by row, and point reads don't wait for its end: entries come last, so that
+    /// whoever sees one finds its chunks.
+    pub(super) fn into_batch(self, tables: &Tables) -> OwnedWriteBatch {
+        let rows = self.data.len() + self.seq.len() + self.chunks.len() + self.meta.len();
+        let mut batch = OwnedWriteBatch::with_capacity(tables.db.clone(), rows);
+        for (key, chunk) in self.chunks {
+            match chunk {
+                Some(chunk) => batch.insert(&tables.blob, key, chunk),
+                None => batch.remove(&tables.blob, key),
+            }
+        }
+        for (key, row) in self.meta {
+            match row {
+                Some(row) => batch.insert(&tables.meta, key, row),
+                None => batch.remove(&tables.meta, key),
+            }
+        }
+        for (dot, row) in self.seq {
+            match row.key {
+                Some(key) => batch.insert(&tables.seq, dot, key),
+                None => batch.remove(&tables.seq, dot),
+            }
+        }
+        for (key, entry) in self.data {
+            match entry {
+                Some(entry) => batch.insert(&tables.data, key, rows::encode_entry(&entry)),
+                None => batch.remove(&tables.data, key),
+            }
+        }
+        batch
+    }
+}

@@ -1,0 +1,150 @@
+//! The open database: its four keyspaces, and what the store, its readers and its syncer share.
+
+use std::collections::BTreeSet;
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use fjall::{Database, Iter, Keyspace, LsmError};
+
+use super::rows;
+use crate::replica::{Entry, Key, StoreError};
+
+/// Unreadable rows that are told apart, for logging each once. Beyond it they are only counted.
+const CORRUPT_ROWS_LOGGED_MAX: usize = 1024;
+
+pub(super) struct Tables {
+    pub(super) db: Database,
+    pub(super) data: Keyspace,
+    pub(super) seq: Keyspace,
+    pub(super) blob: Keyspace,
+    pub(super) meta: Keyspace,
+    pub(super) path: PathBuf,
+    /// Why writes have stopped.
+    failure: OnceLock<String>,
+    corrupt: AtomicU64,
+    corrupt_logged: Mutex<BTreeSet<Bytes>>,
+}
+
+impl Tables {
+    pub(super) fn new(path: PathBuf, db: Database, [data, seq, blob, meta]: [Keyspace; 4]) -> Self {
+        let (failure, corrupt, corrupt_logged) = Default::default();
+        Self { db, data, seq, blob, meta, path, failure, corrupt, corrupt_logged }
+    }
+
+    pub(super) fn keyspaces(&self) -> [&Keyspace; 4] {
+        [&self.data, &self.seq, &self.blob, &self.meta]
+    }
+
+    /// The error of every commit after the first that failed.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        match self.failure.get() {
+            None => Ok(()),
+            Some(why) => Err(StoreError(format!("writes stopped after an earlier failure ({why}); restart the node"))),
+        }
+    }
+
+    /// Stops writes.
+    pub(super) fn fail(&self, error: StoreError) -> StoreError {
+        self.failure.get_or_init(|| error.0.clone());
+        error
+    }
+
+    /// What an entry's row holds. A row that can't be read counts as absent, so that one bad row stops nothing: the
+    /// digest then lacks it, a verification with any peer finds that and brings the entry back.
+    pub(super) fn decode(&self, key: &[u8], row: &Bytes) -> Option<Entry> {
+        rows::decode_entry(row).map_err(|why| self.corrupt("data", key, why)).ok()
+    }
+
+    /// Notes a row that can't be read.
+    pub(super) fn corrupt(&self, keyspace: &'static str, key: &[u8], why: &'static str) {
+        let mut logged = self.corrupt_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new =
+            logged.len() >= CORRUPT_ROWS_LOGGED_MAX || logged.insert([keyspace.as_bytes(), b":", key].concat().into());
+        if is_new {
+            self.corrupt.fetch_add(1, Ordering::Relaxed);
+        }
+        if is_new && logged.len() < CORRUPT_ROWS_LOGGED_MAX {
+            tracing::error!(keyspace, key = %key.escape_ascii(), why, "a row can't be read and is treated as absent");
+        }
+    }
+
+    pub(super) fn corrupt_rows(&self) -> u64 {
+        self.corrupt.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn disk_bytes(&self) -> u64 {
+        allocated(&self.path)
+    }
+}
+
+/// Goes through entries in key order until `visit` breaks.
+pub(super) fn visit_entries(
+    tables: &Tables,
+    rows: Iter,
+    visit: &mut dyn FnMut(Key, Entry) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, StoreError> {
+    for row in rows {
+        let (key, row) = row.into_inner().map_err(failed)?;
+        let Some(entry) = tables.decode(&key, &row.into()) else { continue };
+        match rows::decode_key(key.clone()) {
+            Ok(key) => {
+                if visit(key, entry).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Err(why) => tables.corrupt("data", &key, why),
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Keys that start with `prefix` and lie after `after`.
+pub(super) fn prefix_bounds(prefix: &[u8], after: Option<&[u8]>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    let first = match after {
+        Some(after) if after >= prefix => Bound::Excluded(after.to_vec()),
+        _ => Bound::Included(prefix.to_vec()),
+    };
+    let end = rows::prefix_end(prefix);
+    match end {
+        // A range that ends before it starts is a panic in ordered maps, so make it an empty one.
+        Some(end) if matches!(&first, Bound::Excluded(after) if *after >= end) => {
+            (Bound::Included(end.clone()), Bound::Excluded(end))
+        }
+        Some(end) => (first, Bound::Excluded(end)),
+        None => (first, Bound::Unbounded),
+    }
+}
+
+pub(super) fn failed(error: fjall::Error) -> StoreError {
+    StoreError(match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => error.to_string(),
+        fjall::Error::Storage(LsmError::ChecksumMismatch { .. }) => "a block's checksum is wrong".into(),
+        fjall::Error::Poisoned => "a write in the background failed; the log says which".into(),
+        other => format!("{other:?}"),
+    })
+}
+
+/// Bytes that a directory takes on its disk. Files that vanish meanwhile don't count.
+fn allocated(directory: &Path) -> u64 {
+    let Ok(files) = std::fs::read_dir(directory) else { return 0 };
+    let bytes_of = |file: std::fs::DirEntry| match file.metadata() {
+        Ok(metadata) if metadata.is_dir() => allocated(&file.path()),
+        Ok(metadata) => file_bytes(&metadata),
+        Err(_) => 0,
+    };
+    files.filter_map(Result::ok).map(bytes_of).sum()
+}
+
+/// Journals are laid out ahead as sparse files: their length says little.
+#[cfg(unix)]
+fn file_bytes(metadata: &std::fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(metadata) * 512
+}
+
+#[cfg(not(unix))]
+fn file_bytes(metadata: &std::fs::Metadata) -> u64 {
+    metadata.len()
+}

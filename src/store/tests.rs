@@ -1,0 +1,167 @@
+//! The store against a model, across restarts, and when things go wrong.
+mod damage;
+mod model;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::replica::{BlobId, Content, Incarnation, Marker, NodeId, Snapshot, Value};
+
+fn directory() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+fn open(directory: &TempDir) -> FjallStore {
+    FjallStore::open(directory.path()).expect("the store opens")
+}
+
+fn origin(number: u64) -> Origin {
+    Origin { node: NodeId(number), incarnation: Incarnation(7) }
+}
+
+fn key(namespace: u8, name: &[u8]) -> Key {
+    Key::new(NamespaceId([namespace; 16]), name).expect("a valid key")
+}
+
+fn entry(key: &Key, dot: Dot, value: Value) -> Entry {
+    let stamp = Timestamp::from_ms(dot.seq);
+    let content = Content { expire_ms: 0, metadata: Bytes::new(), value };
+    Entry::new(key, dot, stamp, Marker { time: stamp, origin: dot.origin }, content)
+}
+
+fn inline(key: &Key, dot: Dot, value: &[u8]) -> Entry {
+    entry(key, dot, Value::Inline(Bytes::copy_from_slice(value)))
+}
+
+#[test]
+fn everything_committed_is_found_after_a_restart() {
+    let directory = directory();
+    let (a, b) = (key(1, b"a"), key(1, b"b"));
+    let blob = BlobAddress::of(&a, BlobId([3; 16]));
+    let dot = origin(1).dot(1);
+    let record = inline(&b, origin(2).dot(9), b"waits").to_record(&b);
+    let mut seen = Seen::prefix_of(5);
+    seen.insert(8);
+    {
+        let mut store = open(&directory);
+        store.put(&a, &inline(&a, dot, b"one"), None);
+        store.set_seen(origin(1), &seen);
+        store.set_seen(origin(3), &Seen::prefix_of(4));
+        store.fold(origin(3), 4);
+        store.set_clock(Timestamp::from_ms(99));
+        store.open_blob(blob);
+        store.put_chunk(blob, 0, Bytes::from_static(b"chunk"));
+        store.put_pending(origin(2).dot(9), &record);
+        assert_eq!(store.commit(true), Ok(1));
+        store.put(&b, &inline(&b, origin(1).dot(2), b"staged only"), None);
+    }
+    let mut store = open(&directory);
+    let recovered = store.recover().expect("reads");
+    assert_eq!(recovered.versions.iter().collect::<Vec<_>>(), [(origin(1), &seen)]);
+    assert_eq!(recovered.folded, VersionHash::of(origin(3), &Seen::prefix_of(4)));
+    assert_eq!(recovered.clock_floor, Timestamp::from_ms(99));
+    assert_eq!(recovered.open_blobs, [blob]);
+    assert_eq!(recovered.pending, [record]);
+    assert_eq!(store.get(&a), Ok(Some(inline(&a, dot, b"one"))));
+    assert_eq!(store.get(&b), Ok(None));
+    assert_eq!(store.chunk(blob, 0), Ok(Some(Bytes::from_static(b"chunk"))));
+    assert_eq!(store.snapshot().folded_origins(), Ok(vec![(origin(3), 4)]));
+
+    store.unfold(origin(3));
+    store.remove_pending(origin(2).dot(9));
+    store.remove_blob(blob).expect("reads");
+    store.commit(false).expect("commits");
+    drop(store);
+    let store = open(&directory);
+    let recovered = store.recover().expect("reads");
+    assert_eq!(recovered.versions.get(origin(3)), Some(&Seen::prefix_of(4)));
+    assert_eq!(recovered.folded, VersionHash::default());
+    assert!(recovered.pending.is_empty() && recovered.open_blobs.is_empty());
+    assert_eq!(store.chunk(blob, 0), Ok(None));
+}
+
+#[test]
+fn views_stand_still_while_readers_move_on() {
+    let directory = directory();
+    let mut store = open(&directory);
+    let reader = store.reader();
+    let a = key(1, b"a");
+    let blob = BlobAddress::of(&a, BlobId([3; 16]));
+    let (first, second) = (inline(&a, origin(1).dot(1), b"1"), inline(&a, origin(1).dot(2), b"2"));
+    store.put_chunk(blob, 0, Bytes::from_static(b"chunk"));
+    store.put(&a, &first, None);
+    assert_eq!(reader.get(&a), Ok(None), "staged is for the store alone");
+    store.commit(false).expect("commits");
+    let (view, snapshot) = (reader.view(), store.snapshot());
+    store.put(&a, &second, Some(first.dot));
+    store.remove_blob(blob).expect("reads");
+    assert_eq!(store.get(&a), Ok(Some(second.clone())));
+    assert_eq!(reader.get(&a), Ok(Some(first.clone())));
+    store.commit(false).expect("commits");
+    assert_eq!(reader.get(&a), Ok(Some(second)));
+    assert_eq!(reader.chunk(blob, 0), Ok(None));
+    assert_eq!(view.get(&a), Ok(Some(first.clone())));
+    assert_eq!(view.chunk(blob, 0), Ok(Some(Bytes::from_static(b"chunk"))));
+    assert_eq!(snapshot.written_by(origin(1), 1, 9, 9), Ok(vec![(1, a.clone(), first)]));
+}
+
+#[test]
+fn readers_scan_by_prefix_within_a_namespace() {
+    let directory = directory();
+    let mut store = open(&directory);
+    let names: [&[u8]; 5] = [b"a", b"b", b"b\xff", b"bc", b"c"];
+    for (seq, name) in (1..).zip(names) {
+        store.put(&key(0xff, name), &inline(&key(0xff, name), origin(1).dot(seq), name), None);
+        store.put(&key(1, name), &inline(&key(1, name), origin(2).dot(seq), name), None);
+    }
+    store.commit(false).expect("commits");
+    let scan = |namespace: u8, prefix: &[u8], after: Option<&[u8]>, limit| -> Vec<Bytes> {
+        let found = store.reader().scan(NamespaceId([namespace; 16]), prefix, after, limit).expect("reads");
+        found.into_iter().map(|(key, _)| key.name()).collect()
+    };
+    assert_eq!(scan(1, b"", None, 9), [&b"a"[..], b"b", b"bc", b"b\xff", b"c"]);
+    assert_eq!(scan(0xff, b"", None, 2), [&b"a"[..], b"b"]);
+    assert_eq!(scan(0xff, b"b", None, 9), [&b"b"[..], b"bc", b"b\xff"]);
+    assert_eq!(scan(1, b"b", Some(b"b"), 9), [&b"bc"[..], b"b\xff"]);
+    assert_eq!(scan(1, b"b", Some(b"a"), 9).len(), 3);
+    assert!(scan(1, b"b", Some(b"c"), 9).is_empty(), "a cursor beyond the prefix");
+    assert!(scan(1, b"", None, 0).is_empty());
+    assert!(scan(2, b"", None, 9).is_empty());
+}
+
+#[test]
+fn a_hot_key_leaves_one_seq_row() {
+    let directory = directory();
+    let mut store = open(&directory);
+    let a = key(1, b"a");
+    for seq in 1..=100 {
+        let replaces = (seq > 1).then(|| origin(1).dot(seq - 1));
+        store.put(&a, &inline(&a, origin(1).dot(seq), b"x"), replaces);
+    }
+    let batch = std::mem::take(&mut store.staged).into_batch(&store.tables);
+    assert_eq!(batch.len(), 2, "one seq row and one entry");
+}
+
+#[test]
+fn an_entry_put_again_under_its_dot_is_replaced_cleanly() {
+    let directory = directory();
+    let mut store = open(&directory);
+    let a = key(1, b"a");
+    let first = inline(&a, origin(1).dot(1), b"x");
+    store.put(&a, &first, None);
+    store.commit(false).expect("commits");
+    store.put(&a, &first.dropped(), Some(first.dot));
+    store.put(&a, &inline(&a, origin(1).dot(2), b"y"), Some(first.dot));
+    store.commit(false).expect("commits");
+    let rows = store.tables.seq.iter().count();
+    assert_eq!(rows, 1, "the row of the first dot is gone");
+}
+
+#[test]
+fn disk_use_is_told_without_what_is_only_laid_out() {
+    let directory = directory();
+    let store = open(&directory);
+    let bytes = store.reader().disk_bytes();
+    assert!(bytes > 0 && bytes < 8 * 1024 * 1024, "{bytes}");
+}
