@@ -177,6 +177,42 @@ fn damaged_files_are_errors_and_never_panics() {
     }
 }
 
+/// Overwrites one page in the middle of a value of commit `torn` of three, in a journal laid out as after a crash.
+fn reopen_with_a_torn_page(torn: u64) -> Result<FjallStore, OpenError> {
+    let directory = directory();
+    let mut store = open(&directory);
+    for seq in 1..=3_u64 {
+        // Incompressible, or the packed value would not even parse.
+        let mut value = vec![0; 20_000];
+        blake3::Hasher::new().update(&seq.to_be_bytes()).finalize_xof().fill(&mut value);
+        let key = key(1, &seq.to_be_bytes());
+        store.put(&key, &inline(&key, origin(1).dot(seq), &value), None);
+        store.commit(true).expect("commits");
+    }
+    drop(store);
+    let path = directory.path().join("0.jnl");
+    let mut bytes = std::fs::read(&path).expect("reads");
+    let mut page = vec![0; 10_000];
+    blake3::Hasher::new().update(&torn.to_be_bytes()).finalize_xof().fill(&mut page);
+    let at = bytes.windows(64).position(|window| window == &page[9_000..9_064]).expect("the value");
+    bytes[at..at + 4096].fill(0);
+    std::fs::write(&path, bytes).expect("writes");
+    FjallStore::open(directory.path())
+}
+
+#[test]
+fn a_torn_page_costs_the_journal_its_end_and_not_the_node_its_data() {
+    for torn in 1..=3 {
+        let mut store = reopen_with_a_torn_page(torn).expect("opens");
+        for seq in 1..=3_u64 {
+            let found = store.get(&key(1, &seq.to_be_bytes())).expect("reads");
+            assert_eq!(found.is_some(), seq < torn, "{seq} with {torn} torn");
+        }
+        store.set_clock(Timestamp::from_ms(1));
+        store.commit(true).expect("goes on");
+    }
+}
+
 #[test]
 fn a_path_that_is_a_file_is_an_error() {
     let directory = directory();
