@@ -86,6 +86,37 @@ fn child_writes_beyond_the_limit() {
     println!("child: writing has ended");
 }
 
+/// Flushes happen in the background; when they fail the database would let writers wait for ever.
+#[test]
+fn a_flush_that_fails_ends_writing_and_hangs_nobody() {
+    let directory = directory();
+    let mut store = open(&directory);
+    let a = key(1, b"a");
+    store.put(&a, &inline(&a, origin(1).dot(1), b"1"), None);
+    store.commit(true).expect("commits");
+    for keyspace in std::fs::read_dir(directory.path().join("keyspaces")).expect("reads") {
+        for part in std::fs::read_dir(keyspace.expect("reads").path()).expect("reads") {
+            let path = part.expect("reads").path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).expect("removes");
+            }
+        }
+    }
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let chunk = Bytes::from(vec![1; 256 * 1024]);
+        let error = (0..64_u32).find_map(|commit| {
+            (0..64).for_each(|index| store.put_chunk(BlobAddress([1; 32]), commit * 64 + index, chunk.clone()));
+            store.commit(false).err()
+        });
+        let read = store.get(&a);
+        done.send((error, read.map(|entry| entry.is_some()))).expect("the test waits");
+    });
+    let (error, read) = ended.recv_timeout(Duration::from_secs(60)).expect("nobody hangs");
+    assert!(error.as_ref().is_some_and(|error| error.0.contains("background")), "{error:?}");
+    assert_eq!(read, Ok(true));
+}
+
 #[test]
 fn a_killed_process_loses_nothing_it_was_told_is_committed() {
     let directory = directory();
