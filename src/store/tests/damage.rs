@@ -86,7 +86,7 @@ fn child_writes_beyond_the_limit() {
     println!("child: writing has ended");
 }
 
-/// Flushes happen in the background; when they fail the database would let writers wait for ever.
+/// Flushes happen in the background; a database whose workers have died of one may let writers wait for ever.
 #[test]
 fn a_flush_that_fails_ends_writing_and_hangs_nobody() {
     let directory = directory();
