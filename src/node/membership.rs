@@ -1,6 +1,8 @@
 //! How a data directory becomes a node of a cluster: it founds one, or joins one with a token, once.
 
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,7 +61,8 @@ impl Membership {
             }
             return Self::load(data);
         }
-        std::fs::create_dir_all(&directory).map_err(|cause| StartError::Io { path: directory.clone(), cause })?;
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        created.map_err(|cause| StartError::Io { path: directory.clone(), cause })?;
         // Kept before it is used: a join that is cut short goes on with the same key.
         let key = match NodeKey::load(&directory) {
             Ok(key) => key,

@@ -2,6 +2,7 @@
 //! per commit. How rows look is in `rows`.
 //!
 //! Knows nothing of what the rows mean to the protocol, nor when to commit.
+mod journal;
 mod open;
 mod reader;
 mod rows;

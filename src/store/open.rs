@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fjall::{Database, KeyspaceCreateOptions, KvSeparationOptions, LsmError};
 
+use super::journal;
 use super::rows::{self, FORMAT, Tag};
 use super::tables::Tables;
 
@@ -78,15 +79,31 @@ pub(super) fn open(path: &Path) -> Result<Tables, OpenError> {
         .unwrap_or_else(|_| Err(corrupt(path, "its files can't be read")))
 }
 
-fn open_tables(path: &Path) -> Result<Tables, OpenError> {
-    let fail = |error| explain(path, error);
-    let db = Database::builder(path)
+fn open_database(path: &Path) -> fjall::Result<Database> {
+    Database::builder(path)
         .max_journaling_size(JOURNAL_BYTES_MAX)
         .cache_size(CACHE_BYTES)
         .worker_threads(WORKERS)
         .max_cached_files(Some(OPEN_FILES_MAX))
         .open()
-        .map_err(fail)?;
+}
+
+fn open_tables(path: &Path) -> Result<Tables, OpenError> {
+    let fail = |error| explain(path, error);
+    let db = match open_database(path) {
+        Err(torn @ fjall::Error::JournalRecovery(_)) => match journal::cut_torn_tail(path) {
+            Ok(Some(bytes)) => {
+                // What was acknowledged was synced first, unless the configured durability says otherwise; what was
+                // lost and had reached a peer comes back from there.
+                tracing::warn!(bytes, "the end of the journal was torn by a loss of power and has been cut off");
+                open_database(path)
+            }
+            Ok(None) => Err(torn),
+            Err(error) => Err(error.into()),
+        },
+        opened => opened,
+    }
+    .map_err(fail)?;
     let small = |bytes| move || KeyspaceCreateOptions::default().max_memtable_size(bytes);
     // Chunks lie beside the tree, or every compaction would copy them.
     let apart = || small(BLOB_MEMTABLE_BYTES)().with_kv_separation(Some(KvSeparationOptions::default()));

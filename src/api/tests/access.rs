@@ -11,11 +11,11 @@ async fn credentials_are_checked_before_anything_else() {
     let server = Server::start(false).await;
     let namespaces = root(&format!("/accounts/{ACCOUNT}/storage/kv/namespaces"));
     let other = root(&format!("/accounts/{}/storage/kv/namespaces", AccountId([1; 16])));
-    let right = "Authorization: Bearer right-token\r\n";
+    let right = "Authorization: Bearer right-token-0123456789-0123456789-0123456789\r\n";
     let cases = [
         (&namespaces, "", (400, 9106)),
         (&namespaces, "Authorization: Basic x\r\n", (400, 6003)),
-        (&namespaces, "X-Auth-Key: right-token\r\n", (400, 6003)),
+        (&namespaces, "X-Auth-Key: right-token-0123456789-0123456789-0123456789\r\n", (400, 6003)),
         (&namespaces, "Authorization: Bearer wrong\r\n", (403, 10000)),
         (&other, "Authorization: Bearer wrong\r\n", (403, 10000)),
         (&other, right, (403, 10000)),
@@ -57,7 +57,11 @@ async fn a_dev_node_takes_anyone_but_foreign_pages() {
 #[tokio::test]
 async fn clients_find_out_who_they_are() {
     let server = Server::start(false).await;
-    let get = async |path: &str| server.call("GET", &root(path), "Authorization: Bearer right-token\r\n", b"").await;
+    let get = async |path: &str| {
+        server
+            .call("GET", &root(path), "Authorization: Bearer right-token-0123456789-0123456789-0123456789\r\n", b"")
+            .await
+    };
     let id = ACCOUNT.to_string();
     assert_eq!(get("/user/tokens/verify").await.result()["status"], "active");
     assert!(get("/user").await.result()["email"].is_string());
@@ -81,7 +85,7 @@ async fn what_is_not_served_says_so() {
 #[tokio::test]
 async fn operators_ask_without_an_envelope() {
     let server = Server::start(false).await;
-    let right = "Authorization: Bearer right-token\r\n";
+    let right = "Authorization: Bearer right-token-0123456789-0123456789-0123456789\r\n";
     let call = async |method, path, body: &str| server.call(method, path, right, body.as_bytes()).await;
     assert_eq!(call("GET", "/starling/v1/status", "").await.status, 200);
     let invite = call("POST", "/starling/v1/invite", r#"{"ttl_secs":60}"#).await;

@@ -89,6 +89,8 @@ async fn the_alias_of_2018_still_works() {
     let ns = server.namespace("a").await;
     server.ask("PUT", &format!("{ns}/values/k"), "v").await.result();
     let path = format!("/client/v4/accounts/{ACCOUNT}/workers{ns}/values/k");
-    let answer = server.call("GET", &path, "X-Auth-Email: a@b.c\r\nX-Auth-Key: right-token\r\n", b"").await;
+    let answer = server
+        .call("GET", &path, "X-Auth-Email: a@b.c\r\nX-Auth-Key: right-token-0123456789-0123456789-0123456789\r\n", b"")
+        .await;
     assert_eq!((answer.status, &answer.body[..]), (200, &b"v"[..]));
 }

@@ -14,16 +14,20 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{ApiConfig, ApiError, serve};
-use crate::kv::{AccountId, Kv};
+use crate::config::{Config, Durability};
+use crate::datadir::DataDir;
+use crate::kv::AccountId;
+use crate::node::Node;
 use crate::operator::Operator;
 
-const TOKEN: &str = "right-token";
+const TOKEN: &str = "right-token-0123456789-0123456789-0123456789";
 const ACCOUNT: AccountId = AccountId([0xac; 16]);
 
 struct Server {
     address: String,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), ApiError>>,
+    _node: (Node, tempfile::TempDir),
 }
 
 struct Answer {
@@ -33,16 +37,21 @@ struct Answer {
     body: Bytes,
 }
 
-/// A store that knows [`TOKEN`] for [`ACCOUNT`] and has no namespaces yet.
-fn backend() -> (Kv, Operator) {
-    let kv = Kv::default();
-    kv.add_token(TOKEN, ACCOUNT);
-    (kv, Operator)
+/// A lone node that knows [`TOKEN`] for [`ACCOUNT`] and has no namespaces yet.
+async fn backend() -> (Node, tempfile::TempDir) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let config =
+        Config { gossip: "127.0.0.1:0".parse().expect("an address"), durability: Durability::Os, ..Config::default() };
+    let data = DataDir::open(&directory.path().join("data")).expect("a data directory");
+    let node = Node::start(&config, &data).await.expect("a node");
+    node.kv().add_token(TOKEN, ACCOUNT, "test").await.expect("a token");
+    (node, directory)
 }
 
 impl Server {
     async fn start(dev: bool) -> Self {
-        let (kv, operator) = backend();
+        let (node, directory) = backend().await;
+        let (kv, operator) = (node.kv().clone(), Operator::new(&node, None, Durability::Os));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
         let config = ApiConfig { dev, pop: Some("lhr".into()), node: "n1".into(), account: ACCOUNT };
@@ -51,7 +60,7 @@ impl Server {
             let _ = stopped.await;
         };
         let task = tokio::spawn(serve(listener, kv, operator, config, shutdown));
-        Self { address, stop: Some(stop), task }
+        Self { address, stop: Some(stop), task, _node: (node, directory) }
     }
 
     async fn connect(&self) -> TcpStream {

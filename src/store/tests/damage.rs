@@ -86,6 +86,37 @@ fn child_writes_beyond_the_limit() {
     println!("child: writing has ended");
 }
 
+/// Flushes happen in the background; a database whose workers have died of one may let writers wait for ever.
+#[test]
+fn a_flush_that_fails_ends_writing_and_hangs_nobody() {
+    let directory = directory();
+    let mut store = open(&directory);
+    let a = key(1, b"a");
+    store.put(&a, &inline(&a, origin(1).dot(1), b"1"), None);
+    store.commit(true).expect("commits");
+    for keyspace in std::fs::read_dir(directory.path().join("keyspaces")).expect("reads") {
+        for part in std::fs::read_dir(keyspace.expect("reads").path()).expect("reads") {
+            let path = part.expect("reads").path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).expect("removes");
+            }
+        }
+    }
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let chunk = Bytes::from(vec![1; 256 * 1024]);
+        let error = (0..64_u32).find_map(|commit| {
+            (0..64).for_each(|index| store.put_chunk(BlobAddress([1; 32]), commit * 64 + index, chunk.clone()));
+            store.commit(false).err()
+        });
+        let read = store.get(&a);
+        done.send((error, read.map(|entry| entry.is_some()))).expect("the test waits");
+    });
+    let (error, read) = ended.recv_timeout(Duration::from_secs(60)).expect("nobody hangs");
+    assert!(error.as_ref().is_some_and(|error| error.0.contains("background")), "{error:?}");
+    assert_eq!(read, Ok(true));
+}
+
 #[test]
 fn a_killed_process_loses_nothing_it_was_told_is_committed() {
     let directory = directory();
@@ -174,6 +205,42 @@ fn damaged_files_are_errors_and_never_panics() {
             Ok(store) if file.ends_with(".jnl") => assert!(store.recover().is_ok()),
             other => panic!("{file}: {:?}", other.err()),
         }
+    }
+}
+
+/// Overwrites one page in the middle of a value of commit `torn` of three, in a journal laid out as after a crash.
+fn reopen_with_a_torn_page(torn: u64) -> Result<FjallStore, OpenError> {
+    let directory = directory();
+    let mut store = open(&directory);
+    for seq in 1..=3_u64 {
+        // Incompressible, or the packed value would not even parse.
+        let mut value = vec![0; 20_000];
+        blake3::Hasher::new().update(&seq.to_be_bytes()).finalize_xof().fill(&mut value);
+        let key = key(1, &seq.to_be_bytes());
+        store.put(&key, &inline(&key, origin(1).dot(seq), &value), None);
+        store.commit(true).expect("commits");
+    }
+    drop(store);
+    let path = directory.path().join("0.jnl");
+    let mut bytes = std::fs::read(&path).expect("reads");
+    let mut page = vec![0; 10_000];
+    blake3::Hasher::new().update(&torn.to_be_bytes()).finalize_xof().fill(&mut page);
+    let at = bytes.windows(64).position(|window| window == &page[9_000..9_064]).expect("the value");
+    bytes[at..at + 4096].fill(0);
+    std::fs::write(&path, bytes).expect("writes");
+    FjallStore::open(directory.path())
+}
+
+#[test]
+fn a_torn_page_costs_the_journal_its_end_and_not_the_node_its_data() {
+    for torn in 1..=3 {
+        let mut store = reopen_with_a_torn_page(torn).expect("opens");
+        for seq in 1..=3_u64 {
+            let found = store.get(&key(1, &seq.to_be_bytes())).expect("reads");
+            assert_eq!(found.is_some(), seq < torn, "{seq} with {torn} torn");
+        }
+        store.set_clock(Timestamp::from_ms(1));
+        store.commit(true).expect("goes on");
     }
 }
 
