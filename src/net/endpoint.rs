@@ -183,6 +183,7 @@ impl Net {
     }
 
     /// Makes a one-use invite that this process accepts for `ttl`. It is kept in memory only: a restart voids it.
+    #[allow(clippy::disallowed_methods, reason = "a secret comes from the operating system")]
     pub fn create_invite(&self, ttl: Duration, advertised: Vec<SocketAddr>) -> Result<JoinToken, NetError> {
         if self.shared.join.is_none() {
             return Err(NetError::NotAnIssuer);

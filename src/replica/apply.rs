@@ -137,11 +137,9 @@ impl<S: Store> Replica<S> {
     /// System entries mean something to the replica itself.
     fn notice(&mut self, key: &Key, entry: &Entry) {
         match key.namespace() {
-            NamespaceId::NODES | NamespaceId::EVICTED => {
-                if self.roster.observe(key, entry) {
-                    self.outputs.push_back(Output::RosterChanged);
-                    self.fence_evicted();
-                }
+            NamespaceId::NODES | NamespaceId::EVICTED if self.roster.observe(key, entry) => {
+                self.outputs.push_back(Output::RosterChanged);
+                self.fence_evicted();
             }
             NamespaceId::DELETED => {
                 if let Some(id) = sweep::deleted_id(key)
