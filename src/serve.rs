@@ -42,6 +42,9 @@ pub enum ServeError {
     /// The API did not end well.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// A bug has ended the driver.
+    #[error("the node's driver has ended; this is a bug, the log says more. Nothing acknowledged is lost: start again")]
+    Broken,
     /// The operating system lets the process have no signal handlers.
     #[error("can't handle signals: {0}")]
     Signals(io::Error),
@@ -99,9 +102,13 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
             () = leaving.left() => tracing::info!("left the cluster, stopping"),
         }
     };
-    let served = api::serve(listener, node.kv().clone(), operator, api_config, until).await;
+    let kv = node.kv().clone();
+    let served = tokio::select! {
+        served = api::serve(listener, kv, operator, api_config, until) => served.map_err(ServeError::Api),
+        () = node.broken() => Err(ServeError::Broken),
+    };
     node.stop().await;
-    Ok(served?)
+    served
 }
 
 /// Makes the admin token on the first start; every start makes sure that the cluster knows it.

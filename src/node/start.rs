@@ -230,6 +230,13 @@ impl Node {
         &self.members
     }
 
+    /// Completes if the driver ends without having been told to: a bug. Nothing acknowledged is lost; the process
+    /// should end and be started again.
+    pub async fn broken(&self) {
+        let mut members = self.members.clone();
+        while members.changed().await.is_ok() {}
+    }
+
     /// The last alarms.
     pub fn alarms(&self) -> &Alarms {
         &self.alarms

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::clock::{Mono, Timestamp};
 use super::dot::NodeId;
+use super::limits::ROSTER_MAX;
 use super::message::Head;
 
 /// What is known of each node's own writes.
@@ -34,6 +35,8 @@ impl Heads {
                 known.latest = head.clone();
                 known.awaited.get_or_insert_with(|| (head.clone(), now));
             }
+            // A lying peer may name any number of nodes.
+            None if self.nodes.len() >= ROSTER_MAX => {}
             None => {
                 let known = Known {
                     latest: head.clone(),
