@@ -29,6 +29,7 @@ struct Known {
 impl Heads {
     /// Takes notice of a head, first-hand or relayed.
     pub(super) fn observe(&mut self, head: &Head, now: Mono) {
+        let is_full = self.nodes.len() >= ROSTER_MAX;
         match self.nodes.get_mut(&head.node) {
             Some(known) if known.latest.stamp >= head.stamp => {}
             Some(known) => {
@@ -36,7 +37,7 @@ impl Heads {
                 known.awaited.get_or_insert_with(|| (head.clone(), now));
             }
             // A lying peer may name any number of nodes.
-            None if self.nodes.len() >= ROSTER_MAX => {}
+            None if is_full => {}
             None => {
                 let known = Known {
                     latest: head.clone(),
