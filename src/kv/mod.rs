@@ -4,6 +4,7 @@
 //! Knows neither HTTP nor how a write spreads.
 mod account;
 mod blob;
+mod cache;
 mod error;
 mod list;
 mod namespaces;
@@ -30,6 +31,8 @@ pub use tokens::{TOKEN_LEN_MIN, Token, TokenId};
 pub use upload::Upload;
 pub use values::{Found, Put, Value};
 
+use cache::Cache;
+
 use crate::node::{Handle, NodeGone};
 pub use crate::replica::NamespaceId;
 use crate::replica::limits::KEY_LEN_MAX;
@@ -47,6 +50,8 @@ struct Inner {
     seal: Arc<dyn Seal>,
     /// Mints namespace and blob ids.
     rng: Mutex<ChaCha12Rng>,
+    token_cache: Cache<TokenId, AccountId>,
+    namespace_cache: Cache<NamespaceId, Namespace>,
     /// Held from the check that a title is free until the namespace is written.
     titles: tokio::sync::Mutex<()>,
 }
@@ -55,7 +60,8 @@ impl Kv {
     /// A client of the node behind `handle`. The ids it mints come from `seed`, which must be random and used once.
     pub fn new(handle: Handle, seal: Arc<dyn Seal>, seed: [u8; 32]) -> Self {
         let (rng, titles) = (Mutex::new(ChaCha12Rng::from_seed(seed)), tokio::sync::Mutex::new(()));
-        Self(Arc::new(Inner { handle, seal, rng, titles }))
+        let (token_cache, namespace_cache) = Default::default();
+        Self(Arc::new(Inner { handle, seal, rng, token_cache, namespace_cache, titles }))
     }
 
     fn handle(&self) -> &Handle {

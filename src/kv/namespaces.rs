@@ -61,11 +61,12 @@ impl Kv {
 
     /// One of an account's namespaces.
     pub fn namespace(&self, account: AccountId, id: NamespaceId) -> Result<Namespace, KvError> {
-        let row = self.namespace_row(id)?;
-        if row.account != account.0 {
-            return Err(KvError::NamespaceNotFound);
-        }
-        Ok(Namespace { id, account, title: row.title })
+        let generation = self.handle().reader().system_generation();
+        let found = self.0.namespace_cache.get_or(generation, id, |id| {
+            let row = self.namespace_row(*id)?;
+            Ok::<_, KvError>(Some(Namespace { id: *id, account: AccountId(row.account), title: row.title }))
+        })?;
+        found.filter(|namespace| namespace.account == account).ok_or(KvError::NamespaceNotFound)
     }
 
     /// Creates a namespace.

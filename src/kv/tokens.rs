@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AccountId, Kv, KvError, tombstone, wall_ms};
 use crate::replica::limits::TITLE_LEN_MAX;
-use crate::replica::{Entry, Key, NamespaceId};
+use crate::replica::{Entry, Key, NamespaceId, StoreError};
 
 /// Shortest API token in bytes. They must be random: a hash without salt or work keeps no guessable secret.
 pub const TOKEN_LEN_MIN: usize = 40;
@@ -93,9 +93,14 @@ impl Kv {
 
     /// Whose token this is; `None` if nobody's.
     pub fn authenticate(&self, secret: &str) -> Option<AccountId> {
-        let key = token_key(TokenId::of(secret));
-        match self.handle().reader().get(&key) {
-            Ok(entry) => self.decode_token(&key, &entry?).map(|token| token.account),
+        let reader = self.handle().reader();
+        let found = self.0.token_cache.get_or(reader.system_generation(), TokenId::of(secret), |id| {
+            let key = token_key(*id);
+            let entry = reader.get(&key)?;
+            Ok::<_, StoreError>(entry.and_then(|entry| self.decode_token(&key, &entry)).map(|token| token.account))
+        });
+        match found {
+            Ok(account) => account,
             Err(error) => {
                 tracing::error!(%error, "tokens can't be read, so every request is turned away");
                 None

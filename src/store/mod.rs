@@ -14,6 +14,7 @@ mod tests;
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -335,8 +336,12 @@ impl Store for FjallStore {
 
     fn commit(&mut self, sync: bool) -> Result<u64, StoreError> {
         let staged = std::mem::take(&mut self.staged);
+        let is_system = staged.touches_system();
         self.tables.check()?;
         self.write(staged, sync).map_err(|error| self.tables.fail(error))?;
+        if is_system {
+            self.tables.system_generation.fetch_add(1, Ordering::Release);
+        }
         self.commit += 1;
         Ok(self.commit)
     }

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use fjall::Readable;
@@ -17,6 +18,12 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Rises with every commit that touches an entry of a system namespace, after it is visible: what was read of
+    /// those under an older number may have changed.
+    pub fn system_generation(&self) -> u64 {
+        self.tables.system_generation.load(Ordering::Acquire)
+    }
+
     /// The entry of a key, tombstones included.
     pub fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         let row = self.tables.data.get(key.as_bytes()).map_err(failed)?;

@@ -54,6 +54,12 @@ impl Staged {
         }
     }
 
+    /// Whether an entry of a system namespace is among what is staged: they sort first.
+    pub(super) fn touches_system(&self) -> bool {
+        let first = self.data.first_key_value().and_then(|(key, _)| Key::from_bytes(key.clone()));
+        first.is_some_and(|key| key.namespace().is_system())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.data.is_empty() && self.seq.is_empty() && self.chunks.is_empty() && self.meta.is_empty()
     }

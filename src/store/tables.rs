@@ -22,6 +22,8 @@ pub(super) struct Tables {
     pub(super) blob: Keyspace,
     pub(super) meta: Keyspace,
     pub(super) path: PathBuf,
+    /// Commits that touched system entries.
+    pub(super) system_generation: AtomicU64,
     /// Why writes have stopped.
     failure: OnceLock<String>,
     corrupt: AtomicU64,
@@ -30,8 +32,8 @@ pub(super) struct Tables {
 
 impl Tables {
     pub(super) fn new(path: PathBuf, db: Database, [data, seq, blob, meta]: [Keyspace; 4]) -> Self {
-        let (failure, corrupt, corrupt_logged) = Default::default();
-        Self { db, data, seq, blob, meta, path, failure, corrupt, corrupt_logged }
+        let (system_generation, failure, corrupt, corrupt_logged) = Default::default();
+        Self { db, data, seq, blob, meta, path, system_generation, failure, corrupt, corrupt_logged }
     }
 
     pub(super) fn keyspaces(&self) -> [&Keyspace; 4] {

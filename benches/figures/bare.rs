@@ -1,0 +1,122 @@
+//! What the figures are compared with: the same HTTP server with nothing behind it, the storage engine with nothing
+//! before it, and Redis if it is installed.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fjall::{Database, KeyspaceCreateOptions, PersistMode};
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+
+use crate::flock::{key, value};
+
+/// A server that answers every request with `body`.
+pub async fn server(body: Bytes) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { return };
+            let _ = stream.set_nodelay(true);
+            let body = body.clone();
+            tokio::spawn(async move {
+                let answer = service_fn(move |_: Request<hyper::body::Incoming>| {
+                    let response = Response::new(Full::new(body.clone()));
+                    async move { Ok::<_, std::convert::Infallible>(response) }
+                });
+                let builder = auto::Builder::new(TokioExecutor::new());
+                let _ = builder.serve_connection(TokioIo::new(stream), answer).await;
+            });
+        }
+    });
+    address
+}
+
+/// Puts per second of the storage engine alone: `writers` threads, each waiting for its write; one thread that
+/// commits whatever waits, with or without an fsync.
+pub fn engine_puts(directory: &Path, writers: usize, time: Duration, sync: bool) -> f64 {
+    let database = Database::builder(directory).open().expect("a database");
+    let keyspace = database.keyspace("data", KeyspaceCreateOptions::default).expect("a keyspace");
+    let (submit, submitted) = mpsc::channel::<(u64, mpsc::SyncSender<()>)>();
+    let committer = std::thread::spawn(move || {
+        let mut count = 0;
+        while let Ok(first) = submitted.recv() {
+            let mut waiting = vec![first];
+            waiting.extend(submitted.try_iter());
+            let mut batch = database.batch();
+            for (number, _) in &waiting {
+                batch.insert(&keyspace, key(*number), value(*number));
+            }
+            let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
+            batch.durability(Some(mode)).commit().expect("committed");
+            count += waiting.len();
+            for (_, done) in waiting {
+                let _ = done.send(());
+            }
+        }
+        count
+    });
+    let start = Instant::now();
+    let threads: Vec<_> = (0..writers)
+        .map(|writer| {
+            let submit = submit.clone();
+            std::thread::spawn(move || {
+                let (done, wait) = mpsc::sync_channel(1);
+                let mut number = writer as u64;
+                while start.elapsed() < time {
+                    submit.send((number, done.clone())).expect("the committer runs");
+                    wait.recv().expect("the committer answers");
+                    number += writers as u64;
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("a writer ends well"));
+    let elapsed = start.elapsed();
+    drop(submit);
+    committer.join().expect("the committer ends well") as f64 / elapsed.as_secs_f64()
+}
+
+/// A Redis server, gone when dropped.
+pub struct Redis {
+    process: Child,
+    pub address: SocketAddr,
+}
+
+impl Redis {
+    /// `None` if Redis is not installed.
+    pub async fn start(directory: &Path, fsync: &str) -> Option<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        drop(listener);
+        let process = Command::new("redis-server")
+            .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
+            .args(["--appendfsync", fsync, "--dir"])
+            .arg(directory)
+            .stdout(Stdio::null())
+            .spawn()
+            .ok()?;
+        for _ in 0..200 {
+            if tokio::net::TcpStream::connect(address).await.is_ok() {
+                return Some(Self { process, address });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        None
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
