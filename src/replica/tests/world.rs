@@ -15,11 +15,11 @@ pub(super) struct Process {
     pub(super) replica: Option<Replica<MemStore>>,
     /// What the directory holds while no process runs.
     disk: MemStore,
-    skew_ms: i64,
+    pub(super) skew_ms: i64,
     wake: Mono,
     /// A copy of the directory, taken at some time.
     backup: Option<Image>,
-    links: BTreeMap<NodeId, (LinkId, usize)>,
+    pub(super) links: BTreeMap<NodeId, (LinkId, usize)>,
     writes: u64,
 }
 
@@ -50,6 +50,9 @@ pub(super) struct World {
     cuts: BTreeSet<(usize, usize)>,
     streams: BTreeMap<(usize, LinkId, Class), Mono>,
     pub(super) roughness: Roughness,
+    /// Processes whose transport takes nothing for them: what is sent to them waits.
+    pub(super) stuck: BTreeSet<usize>,
+    held_back: Vec<(usize, Output)>,
     sabotage: Sabotage,
     /// Nodes whose directory was put back or cloned: what their processes say of former lives may be too little.
     pub(super) forgetful: BTreeSet<NodeId>,
@@ -77,6 +80,8 @@ impl World {
             cuts: BTreeSet::new(),
             streams: BTreeMap::new(),
             roughness,
+            stuck: BTreeSet::new(),
+            held_back: Vec::new(),
             sabotage,
             forgetful: BTreeSet::new(),
             written: BTreeMap::new(),
@@ -170,23 +175,27 @@ impl World {
                 let is_linked = self.processes[a].links.get(&node_b).is_some_and(|(_, other)| *other == b)
                     && self.processes[b].links.get(&node_a).is_some_and(|(_, other)| *other == a);
                 let is_cut = self.cuts.contains(&(a, b)) || self.cuts.contains(&(b, a));
-                if node_a == node_b || is_linked || is_cut || !self.is_up(a) || !self.is_up(b) {
-                    continue;
-                }
-                for (this, node) in [(a, node_b), (b, node_a)] {
-                    if let Some((link, other)) = self.processes[this].links.get(&node).copied() {
-                        self.break_link(this, other, link);
-                    }
-                }
-                self.link_no += 1;
-                let link = self.link_no;
-                self.processes[a].links.insert(node_b, (link, b));
-                self.processes[b].links.insert(node_a, (link, a));
-                self.turn(a, Input::Connected { node: node_b, link });
-                if self.is_up(b) {
-                    self.turn(b, Input::Connected { node: node_a, link });
+                if node_a != node_b && !is_linked && !is_cut && self.is_up(a) && self.is_up(b) {
+                    self.connect(a, b);
                 }
             }
+        }
+    }
+
+    pub(super) fn connect(&mut self, a: usize, b: usize) {
+        let (node_a, node_b) = (self.processes[a].node, self.processes[b].node);
+        for (this, node) in [(a, node_b), (b, node_a)] {
+            if let Some((link, other)) = self.processes[this].links.get(&node).copied() {
+                self.break_link(this, other, link);
+            }
+        }
+        self.link_no += 1;
+        let link = self.link_no;
+        self.processes[a].links.insert(node_b, (link, b));
+        self.processes[b].links.insert(node_a, (link, a));
+        self.turn(a, Input::Connected { node: node_b, link });
+        if self.is_up(b) {
+            self.turn(b, Input::Connected { node: node_a, link });
         }
     }
 
@@ -221,6 +230,9 @@ impl World {
 
     fn carry_out(&mut self, process: usize, output: Output) {
         match output {
+            Output::Send { node, .. } if self.stuck.contains(&(node.0 as usize - 1)) => {
+                self.held_back.push((process, output));
+            }
             Output::Send { link, node, class, bytes } => {
                 self.transmit(process, link, node, class, &bytes);
                 let sent = Input::Sent { node, link, class, bytes: bytes.len() };
@@ -359,14 +371,30 @@ impl World {
             }
             92..94 if count < self.roughness.nodes + 2 => {
                 if let Some(replica) = &self.processes[a].replica {
-                    let (node, image) = (self.processes[a].node, replica.store().durable_image().clone());
-                    self.forgetful.insert(node);
-                    self.add(node, MemStore::restored(image));
+                    let image = replica.store().durable_image().clone();
+                    self.clone_process(a, image);
                 }
             }
             _ => self.processes[a].skew_ms = self.rng.random_range(-200..200),
         }
         self.connect_all();
+    }
+
+    /// The transport takes what had waited.
+    pub(super) fn unstick(&mut self, process: usize) {
+        self.stuck.remove(&process);
+        for (from, output) in std::mem::take(&mut self.held_back) {
+            self.carry_out(from, output);
+        }
+    }
+
+    /// Another process with the same identity, over a copy of the directory.
+    pub(super) fn clone_process(&mut self, process: usize, image: Image) -> usize {
+        let node = self.processes[process].node;
+        self.forgetful.insert(node);
+        let clone = self.add(node, MemStore::restored(image));
+        self.connect_all();
+        clone
     }
 
     /// All faults end; of two processes with one identity the newer one stays.
