@@ -64,6 +64,17 @@ impl Operator {
         self.0.left.notified().await;
     }
 
+    /// How many nodes the roster has, this one included.
+    pub fn members_count(&self) -> usize {
+        self.0.members.borrow().len()
+    }
+
+    /// What people call a node: its name, or else its id.
+    pub fn name_of(&self, node: NodeId) -> String {
+        let name = self.0.members.borrow().get(&node).map(|info| info.name.clone());
+        name.filter(|name| !name.is_empty()).unwrap_or_else(|| node.to_string())
+    }
+
     async fn ask(&self, request: Request) -> Result<Reply, OperatorError> {
         self.0.handle.call(request).await.map_err(|gone| {
             OperatorError(

@@ -93,7 +93,8 @@ async fn read<'a, T: DeserializeOwned + 'static, I: Send + 'static>(
     if body.stated_len().is_some_and(|len| len <= SMALL_BODY_LEN_MAX as u64) {
         return Ok((parse(body.read(SMALL_BODY_LEN_MAX).await?)?, None));
     }
-    let place = api.large_bodies.acquire().await.map_err(|_| RequestError::Internal("the places were closed"))?;
+    let place =
+        api.shared.large_bodies.acquire().await.map_err(|_| RequestError::Internal("the places were closed"))?;
     let text = body.read(BODY_LEN_MAX).await?;
     let items = tokio::task::spawn_blocking(move || parse(text))
         .await

@@ -77,7 +77,8 @@ pub(crate) async fn get(api: &Api, ns: NamespaceId, body: &mut RequestBody) -> R
         check_key(key).map_err(|error| error.in_pair(index, key))?;
     }
     // Up to 25 MiB come together here.
-    let _place = api.large_bodies.acquire().await.map_err(|_| RequestError::Internal("the places were closed"))?;
+    let _place =
+        api.shared.large_bodies.acquire().await.map_err(|_| RequestError::Internal("the places were closed"))?;
     let mut left = VALUES_LEN_MAX;
     let mut values: Vec<(String, Option<Entry>)> = Vec::with_capacity(asked.keys.len());
     for key in asked.keys {
@@ -95,7 +96,7 @@ pub(crate) async fn get(api: &Api, ns: NamespaceId, body: &mut RequestBody) -> R
 }
 
 async fn entry(found: Found, as_json: bool, with_metadata: bool, left: &mut usize) -> Result<Entry, RequestError> {
-    let Found { value, metadata, expiration } = found;
+    let Found { value, metadata, expiration, age_ms: _ } = found;
     let bytes = whole(value, left).await?;
     let text = String::from_utf8(bytes.into()).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
     let value =

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -20,7 +21,8 @@ use super::key::decode_key;
 use super::query::Query;
 use super::reply::{Reply, ReplyBody};
 use super::route::{Route, Target, route};
-use super::{Api, ApiConfig, accounts, bulk, bulk_get, expiry, keys, namespaces, operator, values};
+use super::session::{self, Demands};
+use super::{Api, ApiConfig, Shared, accounts, bulk, bulk_get, expiry, keys, namespaces, operator, values};
 use crate::kv::{AccountId, Kv};
 use crate::operator::Operator;
 use crate::replica::NamespaceId;
@@ -30,15 +32,20 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("starling-request-id");
 
 impl Api {
     pub(crate) fn new(kv: Kv, operator: Operator, config: ApiConfig) -> Self {
-        Self {
-            kv,
+        let shared = Shared {
             operator,
-            pop: config.pop.as_deref().and_then(|pop| HeaderValue::from_str(pop).ok()),
+            pop: HeaderValue::from_str(config.pop.as_deref().unwrap_or(&config.node)).ok(),
             config,
             large_bodies: Semaphore::new(bulk::LARGE_BODIES_MAX),
             started_secs: expiry::now_secs(),
             requests: AtomicU64::new(0),
-        }
+        };
+        Self { kv, shared: Arc::new(shared) }
+    }
+
+    /// For one request.
+    fn in_session(&self) -> Self {
+        Self { kv: self.kv.session(), shared: self.shared.clone() }
     }
 
     /// Answers one request.
@@ -46,36 +53,39 @@ impl Api {
         let (parts, incoming) = request.into_parts();
         let mut body = RequestBody::new(incoming, parts.headers.contains_key(EXPECT));
         let request_id = self.request_id();
-        let mut reply = match self.dispatch(&parts, &mut body).await {
-            Ok(reply) => reply,
+        let api = self.in_session();
+        let (mut reply, error) = match api.dispatch(&parts, &mut body).await {
+            Ok(reply) => (reply, None),
             Err(error) => {
                 body.drain().await;
-                error.into_reply(&request_id)
+                (error.into_reply(&request_id), Some(error))
             }
         };
+        if let Route::Namespace { .. } | Route::Namespaces(_) = route(parts.uri.path()) {
+            session::mark(&api, &mut reply, error.as_ref()).await;
+        }
         if parts.method == Method::HEAD {
             let len = reply.body().size_hint().lower();
             reply.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(len));
             *reply.body_mut() = ReplyBody::Whole(None);
         }
         reply.headers_mut().insert(REQUEST_ID, request_id);
-        if let Some(pop) = &self.pop {
+        if let Some(pop) = &self.shared.pop {
             reply.headers_mut().insert(POP, pop.clone());
         }
         Ok(reply)
     }
 
     fn request_id(&self) -> HeaderValue {
-        let count = self.requests.fetch_add(1, Ordering::Relaxed);
+        let count = self.shared.requests.fetch_add(1, Ordering::Relaxed);
         let mut text = BytesMut::with_capacity(32).writer();
         // Writing to memory can't fail, and hexadecimal digits are a header value.
-        let _ = write!(text, "{:x}-{count:x}", self.started_secs);
+        let _ = write!(text, "{:x}-{count:x}", self.shared.started_secs);
         HeaderValue::from_maybe_shared(text.into_inner().freeze()).unwrap_or(HeaderValue::from_static("0"))
     }
 
     async fn dispatch(&self, parts: &Parts, body: &mut RequestBody) -> Result<Reply, RequestError> {
         let path = parts.uri.path();
-        let query = Query::new(parts.uri.query());
         let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
         let route = route(path);
         match route {
@@ -88,12 +98,28 @@ impl Api {
             }
             _ => {}
         }
-        let caller = if self.config.dev {
-            Caller::anyone(&parts.headers, self.config.account)?
+        let caller = if self.shared.config.dev {
+            Caller::anyone(&parts.headers, self.shared.config.account)?
         } else {
             Caller::authenticate(&parts.headers, &self.kv)?
         };
-        let node = &self.config.node;
+        let mut demands = Demands::from_headers(&parts.headers)?;
+        demands.meet(self).await?;
+        let mut reply = self.answer(route, caller, parts, method, body).await?;
+        demands.acknowledge(self, &mut reply).await?;
+        Ok(reply)
+    }
+
+    async fn answer(
+        &self,
+        route: Route<'_>,
+        caller: Caller,
+        parts: &Parts,
+        method: &Method,
+        body: &mut RequestBody,
+    ) -> Result<Reply, RequestError> {
+        let (path, query) = (parts.uri.path(), Query::new(parts.uri.query()));
+        let node = &self.shared.config.node;
         match (route, method.as_str()) {
             (Route::Namespace { account, namespace, target }, _) => {
                 let account = caller.account(account, path)?;

@@ -4,6 +4,8 @@
 //! The numbers follow Cloudflare's Workers KV table as far as clients show it; a limit, key or credential mistake has
 //! a number that Cloudflare's own tools print a hint for. Knows nothing of routes or of what was asked.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -81,6 +83,13 @@ pub(crate) enum RequestError {
     BulkGetTooLarge(usize),
     #[error(transparent)]
     Body(#[from] BodyError),
+    #[error("Invalid starling-bookmark. Pass one on as it came with an answer, or leave the header out.")]
+    Bookmark,
+    /// The write was kept.
+    #[error(
+        "Within {} ms only these nodes had the write on disk: {by}. It stays, and goes on spreading.", wait.as_millis()
+    )]
+    NotAcknowledged { wait: Duration, by: String },
     /// Whatever the store refused for a reason of its own. After `Storage` the write may or may not have been kept.
     #[error("{0}")]
     Kv(KvError),
@@ -147,6 +156,10 @@ impl RequestError {
             Self::Body(BodyError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, 10024),
             Self::Body(BodyError::Slow) => (StatusCode::REQUEST_TIMEOUT, 10001),
             Self::Body(BodyError::Broken(_)) => (StatusCode::BAD_REQUEST, 10001),
+            Self::Bookmark => (StatusCode::BAD_REQUEST, 10001),
+            Self::NotAcknowledged { .. } | Self::Kv(KvError::NotCovered { .. }) => (StatusCode::GATEWAY_TIMEOUT, 10001),
+            Self::Kv(KvError::Departed) => (StatusCode::CONFLICT, 10001),
+            Self::Kv(KvError::FewerNodes { .. }) => (StatusCode::BAD_REQUEST, 10001),
             Self::Kv(KvError::Overloaded) => (StatusCode::TOO_MANY_REQUESTS, 10022),
             Self::Kv(KvError::ReadOnly(_) | KvError::ClockFenced(_) | KvError::ShuttingDown) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 10001)
@@ -157,10 +170,10 @@ impl RequestError {
     }
 
     /// The answer, in the envelope of every error. Logs what the operator of this node has to know.
-    pub(crate) fn into_reply(self, request_id: &HeaderValue) -> Reply {
+    pub(crate) fn into_reply(&self, request_id: &HeaderValue) -> Reply {
         let (status, code) = self.status_and_code();
         let message = self.to_string();
-        if status.is_server_error() {
+        if status.is_server_error() && status != StatusCode::GATEWAY_TIMEOUT {
             let detail = if let Self::Internal(detail) = &self { detail } else { "" };
             tracing::warn!(?request_id, status = status.as_u16(), %message, detail, "request failed");
         }

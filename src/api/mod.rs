@@ -25,11 +25,13 @@ mod query;
 mod reply;
 mod route;
 mod serve;
+mod session;
 mod stall;
 #[cfg(test)]
 mod tests;
 mod values;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use hyper::header::HeaderValue;
@@ -44,7 +46,7 @@ pub use serve::{ApiError, serve};
 pub struct ApiConfig {
     /// Takes any credentials or none, and any account. Only for a node that nobody else can reach.
     pub dev: bool,
-    /// The name of this PoP, sent with every answer as `starling-pop`.
+    /// The name of this PoP, sent with every answer as `starling-pop`; without one, the node's name is.
     pub pop: Option<String>,
     /// The name of this node, shown to clients that ask for their accounts.
     pub node: String,
@@ -52,9 +54,15 @@ pub struct ApiConfig {
     pub account: AccountId,
 }
 
-/// What handlers share.
+/// What a handler works with.
 struct Api {
+    /// In the session of one request.
     kv: Kv,
+    shared: Arc<Shared>,
+}
+
+/// What all requests share.
+struct Shared {
     operator: Operator,
     config: ApiConfig,
     pop: Option<HeaderValue>,

@@ -26,7 +26,7 @@ struct Invitation {
 }
 
 pub(crate) async fn status(api: &Api) -> Result<Reply, RequestError> {
-    envelope::bare(&api.operator.status().await?)
+    envelope::bare(&api.shared.operator.status().await?)
 }
 
 pub(crate) async fn invite(api: &Api, body: &mut RequestBody) -> Result<Reply, RequestError> {
@@ -42,11 +42,11 @@ pub(crate) async fn invite(api: &Api, body: &mut RequestBody) -> Result<Reply, R
         let message = format!("Invalid ttl_secs of {ttl_secs}. Please specify an integer from 1 to {TTL_SECS_MAX}.");
         return Err(RequestError::Invalid(message));
     }
-    let token = api.operator.invite(Duration::from_secs(ttl_secs)).await?;
+    let token = api.shared.operator.invite(Duration::from_secs(ttl_secs)).await?;
     envelope::bare(&json!({ "token": token }))
 }
 
 pub(crate) async fn leave(api: &Api) -> Result<Reply, RequestError> {
-    api.operator.leave().await?;
+    api.shared.operator.leave().await?;
     envelope::bare(&json!({}))
 }

@@ -15,6 +15,8 @@ use crate::replica::NamespaceId;
 use crate::replica::limits::{INLINE_LEN_MAX, VALUE_LEN_MAX};
 
 const EXPIRATION: HeaderName = HeaderName::from_static("expiration");
+/// Milliseconds since the entry was written, by this node's clock.
+const AGE: HeaderName = HeaderName::from_static("starling-age");
 
 pub(crate) async fn get(api: &Api, ns: NamespaceId, key: &[u8]) -> Result<Reply, RequestError> {
     let found = api.kv.get(ns, key).await.map_err(RequestError::kv("get"))?;
@@ -25,6 +27,7 @@ pub(crate) async fn get(api: &Api, ns: NamespaceId, key: &[u8]) -> Result<Reply,
     });
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(AGE, HeaderValue::from(found.age_ms));
     if let Some(expiration) = found.expiration {
         headers.insert(EXPIRATION, HeaderValue::from(expiration));
     }
@@ -34,7 +37,9 @@ pub(crate) async fn get(api: &Api, ns: NamespaceId, key: &[u8]) -> Result<Reply,
 pub(crate) async fn get_metadata(api: &Api, ns: NamespaceId, key: &[u8]) -> Result<Reply, RequestError> {
     let found = api.kv.get(ns, key).await.map_err(RequestError::kv("get metadata"))?;
     let found = found.ok_or(RequestError::KeyNotFound("get metadata"))?;
-    envelope::result(found.metadata.as_ref().and_then(metadata::as_json))
+    let mut reply = envelope::result(found.metadata.as_ref().and_then(metadata::as_json))?;
+    reply.headers_mut().insert(AGE, HeaderValue::from(found.age_ms));
+    Ok(reply)
 }
 
 pub(crate) async fn put(

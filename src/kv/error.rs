@@ -2,7 +2,7 @@
 
 use super::{NAMESPACES_PER_ACCOUNT_MAX, TOKEN_LEN_MIN};
 use crate::replica::limits::{KEY_LEN_MAX, METADATA_LEN_MAX, TITLE_LEN_MAX, VALUE_LEN_MAX};
-use crate::replica::{Refusal, StoreError};
+use crate::replica::{NodeId, Refusal, StoreError};
 
 /// Why a request failed. Unless a variant says otherwise, nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +66,30 @@ pub enum KvError {
     /// The driver did not answer in time. The write may still happen; repeating it is safe.
     #[error("This node did not answer in time, and the write may or may not happen: repeat it.")]
     Timeout,
+    /// A bookmark was not covered in time. Nothing was read or written.
+    #[error(
+        "This node did not get all that the bookmark speaks of within {patience_ms} ms: try again, wait longer, or ask \
+         the node that gave it."
+    )]
+    NotCovered {
+        /// How long it was waited for.
+        patience_ms: u64,
+    },
+    /// A bookmark speaks of writes of a node that has left, and they are not here.
+    #[error(
+        "The bookmark speaks of writes of a node that has left the cluster, and it can't be told whether they will \
+         come: go on without it."
+    )]
+    Departed,
+    /// More acknowledgements were asked for than there are nodes. Nothing was written, unless nodes left meanwhile.
+    #[error("This cluster has {members} nodes, so no more can acknowledge a write: ask for fewer, or for all.")]
+    FewerNodes {
+        /// Nodes on the roster.
+        members: usize,
+    },
+    /// Too few nodes had the write on disk in time. It stays, and goes on spreading.
+    #[error("Too few nodes have the write on disk so far. It stays, and goes on spreading.")]
+    NotAcknowledged(Vec<NodeId>),
     /// A part of this upload failed before; it can't be finished.
     #[error("A part of this upload was not stored: upload the value again.")]
     UploadBroken,
@@ -94,7 +118,9 @@ impl From<Refusal> for KvError {
             Refusal::Frozen => Self::Frozen,
             Refusal::Overloaded => Self::Overloaded,
             // Sizes are checked before anything is sent, and the last two answer other requests.
-            Refusal::TooLarge | Refusal::UnknownDot | Refusal::EvictedOrigin => Self::Unexpected,
+            Refusal::TooLarge | Refusal::UnknownDot => Self::Unexpected,
+            Refusal::FewerNodes(members) => Self::FewerNodes { members },
+            Refusal::EvictedOrigin => Self::Departed,
         }
     }
 }

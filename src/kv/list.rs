@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::values::expiration;
-use super::{Kv, KvError, NamespaceId, wall_ms};
+use super::{Bookmark, Kv, KvError, NamespaceId, wall_ms};
 
 /// Most keys of one page.
 pub const LIST_LIMIT_MAX: usize = 1000;
@@ -57,12 +57,17 @@ impl Kv {
         let mut examined = 0;
         let mut last = None;
         let mut failure = None;
+        // Also what is not shown any more: a later page elsewhere must not show it again.
+        let (mut seen, notes) = (Bookmark::default(), self.is_session());
         self.handle().reader().visit(namespace, prefix, after, &mut |key, entry| {
             if examined == LIST_EXAMINED_MAX {
                 page.next = last.take();
                 return ControlFlow::Break(());
             }
             examined += 1;
+            if notes {
+                seen.note(entry.dot, entry.stamp);
+            }
             if entry.is_visible(now) {
                 if page.keys.len() == limit {
                     page.next = last.take();
@@ -84,6 +89,7 @@ impl Kv {
             last = Some(key.name());
             ControlFlow::Continue(())
         })?;
+        self.note_all(&seen);
         failure.map_or(Ok(page), Err)
     }
 }

@@ -9,6 +9,7 @@ mod error;
 mod list;
 mod namespaces;
 mod seal;
+mod session;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -27,6 +28,7 @@ pub use error::KvError;
 pub use list::{LIST_EXAMINED_MAX, LIST_LIMIT_MAX, Listed, Page};
 pub use namespaces::{NAMESPACES_PER_ACCOUNT_MAX, Namespace};
 pub use seal::{Part, PlainSeal, Seal, SealError};
+use session::Session;
 pub use tokens::{TOKEN_LEN_MIN, Token, TokenId};
 pub use upload::Upload;
 pub use values::{Found, Put, Value};
@@ -36,14 +38,15 @@ use cache::Cache;
 use crate::node::{Handle, NodeGone};
 pub use crate::replica::NamespaceId;
 use crate::replica::limits::KEY_LEN_MAX;
-use crate::replica::{Content, Key, Reply, Request, Value as Stored};
+pub use crate::replica::{AckLevel, Bookmark, NodeId};
+use crate::replica::{Content, Dot, Key, Reply, Request, Timestamp, Value as Stored};
 
 /// Longest that a write waits for the driver. After it the outcome is unknown.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The client. Cheap to clone; needs a tokio runtime around it.
 #[derive(Clone)]
-pub struct Kv(Arc<Inner>);
+pub struct Kv(Arc<Inner>, Option<Arc<Session>>);
 
 struct Inner {
     handle: Handle,
@@ -51,7 +54,7 @@ struct Inner {
     /// Mints namespace and blob ids.
     rng: Mutex<ChaCha12Rng>,
     token_cache: Cache<TokenId, AccountId>,
-    namespace_cache: Cache<NamespaceId, Namespace>,
+    namespace_cache: Cache<NamespaceId, (Namespace, Dot, Timestamp)>,
     /// Held from the check that a title is free until the namespace is written.
     titles: tokio::sync::Mutex<()>,
 }
@@ -61,7 +64,7 @@ impl Kv {
     pub fn new(handle: Handle, seal: Arc<dyn Seal>, seed: [u8; 32]) -> Self {
         let (rng, titles) = (Mutex::new(ChaCha12Rng::from_seed(seed)), tokio::sync::Mutex::new(()));
         let (token_cache, namespace_cache) = Default::default();
-        Self(Arc::new(Inner { handle, seal, rng, token_cache, namespace_cache, titles }))
+        Self(Arc::new(Inner { handle, seal, rng, token_cache, namespace_cache, titles }), None)
     }
 
     fn handle(&self) -> &Handle {
@@ -85,7 +88,7 @@ impl Kv {
 
     /// A write that must succeed.
     async fn write(&self, key: Key, content: Content) -> Result<(), KvError> {
-        done(self.call(Request::Write { key, content }).await?)
+        self.noted(self.call(Request::Write { key, content }).await?)
     }
 
     async fn in_time<T, E>(&self, answer: impl Future<Output = Result<T, E>>) -> Result<T, KvError> {
@@ -114,7 +117,7 @@ fn done(reply: Reply) -> Result<(), KvError> {
     match reply {
         Reply::Written { .. } | Reply::Done => Ok(()),
         Reply::Refused(refusal) => Err(refusal.into()),
-        Reply::Acknowledged(_) | Reply::TimedOut(_) | Reply::Status(_) => Err(KvError::Unexpected),
+        Reply::Acknowledged(_) | Reply::TimedOut(_) | Reply::Bookmark(_) | Reply::Status(_) => Err(KvError::Unexpected),
     }
 }
 

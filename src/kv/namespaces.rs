@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AccountId, Kv, KvError, Part, tombstone, wall_ms};
 use crate::replica::limits::TITLE_LEN_MAX;
-use crate::replica::{Entry, Key, NamespaceId, Value as Stored};
+use crate::replica::{Dot, Entry, Key, NamespaceId, Timestamp, Value as Stored};
 
 /// Most namespaces of one account, as far as the creating node knows.
 pub const NAMESPACES_PER_ACCOUNT_MAX: usize = 10_000;
@@ -40,9 +40,14 @@ struct Row {
 impl Kv {
     /// An account's namespaces, by id.
     pub fn namespaces(&self, account: AccountId) -> Result<Vec<Namespace>, KvError> {
+        self.all_namespaces(account, &mut |entry| self.note_entry(Some(entry)))
+    }
+
+    fn all_namespaces(&self, account: AccountId, seen: &mut dyn FnMut(&Entry)) -> Result<Vec<Namespace>, KvError> {
         let now = wall_ms();
         let mut found = Vec::new();
         self.handle().reader().visit(NamespaceId::NAMESPACES, b"", None, &mut |key, entry| {
+            seen(&entry);
             if let Some((id, row)) = self.decode_namespace(&key, &entry, now)
                 && row.account == account.0
             {
@@ -52,8 +57,9 @@ impl Kv {
         })?;
         let mut namespaces = Vec::with_capacity(found.len());
         for namespace in found {
-            if !self.is_deleted(namespace.id)? {
-                namespaces.push(namespace);
+            match self.deletion(namespace.id)? {
+                Some(deletion) => seen(&deletion),
+                None => namespaces.push(namespace),
             }
         }
         Ok(namespaces)
@@ -63,17 +69,22 @@ impl Kv {
     pub fn namespace(&self, account: AccountId, id: NamespaceId) -> Result<Namespace, KvError> {
         let generation = self.handle().reader().system_generation();
         let found = self.0.namespace_cache.get_or(generation, id, |id| {
-            let row = self.namespace_row(*id)?;
-            Ok::<_, KvError>(Some(Namespace { id: *id, account: AccountId(row.account), title: row.title }))
+            let (row, dot, stamp) = self.namespace_row(*id)?;
+            let namespace = Namespace { id: *id, account: AccountId(row.account), title: row.title };
+            Ok::<_, KvError>(Some((namespace, dot, stamp)))
         })?;
-        found.filter(|namespace| namespace.account == account).ok_or(KvError::NamespaceNotFound)
+        let (namespace, dot, stamp) =
+            found.filter(|(namespace, _, _)| namespace.account == account).ok_or(KvError::NamespaceNotFound)?;
+        // What is read in a namespace must not be followed by "no such namespace" elsewhere.
+        self.note(dot, stamp);
+        Ok(namespace)
     }
 
     /// Creates a namespace.
     pub async fn create_namespace(&self, account: AccountId, title: &str) -> Result<Namespace, KvError> {
         check_title(title)?;
         let _titles = self.0.titles.lock().await;
-        let others = self.namespaces(account)?;
+        let others = self.all_namespaces(account, &mut |_| {})?;
         if others.iter().any(|other| other.title == title) {
             return Err(KvError::TitleTaken);
         }
@@ -99,11 +110,11 @@ impl Kv {
         check_title(title)?;
         let _titles = self.0.titles.lock().await;
         self.namespace(account, id)?;
-        if self.namespaces(account)?.iter().any(|other| other.title == title && other.id != id) {
+        if self.all_namespaces(account, &mut |_| {})?.iter().any(|other| other.title == title && other.id != id) {
             return Err(KvError::TitleTaken);
         }
         let namespace = Namespace { id, account, title: title.into() };
-        self.write_namespace(&namespace, self.namespace_row(id)?.created_ms).await?;
+        self.write_namespace(&namespace, self.namespace_row(id)?.0.created_ms).await?;
         Ok(namespace)
     }
 
@@ -126,18 +137,22 @@ impl Kv {
     }
 
     /// Two point reads, the second of a row that is hardly ever there.
-    fn namespace_row(&self, id: NamespaceId) -> Result<Row, KvError> {
+    fn namespace_row(&self, id: NamespaceId) -> Result<(Row, Dot, Timestamp), KvError> {
         if id.is_system() {
             return Err(KvError::NamespaceNotFound);
         }
         let key = system_key(NamespaceId::NAMESPACES, id);
         let entry = self.handle().reader().get(&key)?.ok_or(KvError::NamespaceNotFound)?;
+        if let Some(deletion) = self.deletion(id)? {
+            self.note_entry(Some(&deletion));
+            return Err(KvError::NamespaceNotFound);
+        }
         let (_, row) = self.decode_namespace(&key, &entry, wall_ms()).ok_or(KvError::NamespaceNotFound)?;
-        if self.is_deleted(id)? { Err(KvError::NamespaceNotFound) } else { Ok(row) }
+        Ok((row, entry.dot, entry.stamp))
     }
 
-    fn is_deleted(&self, id: NamespaceId) -> Result<bool, KvError> {
-        Ok(self.handle().reader().get(&system_key(NamespaceId::DELETED, id))?.is_some())
+    fn deletion(&self, id: NamespaceId) -> Result<Option<Entry>, KvError> {
+        Ok(self.handle().reader().get(&system_key(NamespaceId::DELETED, id))?)
     }
 
     /// `None` for what is not there any more, and for rows of later releases.

@@ -99,7 +99,7 @@ impl Upload {
         let was_open = std::mem::take(&mut self.is_open);
         let reply = self.kv.call(write).await?;
         self.is_open = was_open && matches!(reply, Reply::Refused(_));
-        done(reply)
+        self.kv.noted(reply)
     }
 
     #[cfg(test)]

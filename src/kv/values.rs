@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{BlobReader, Kv, KvError, NamespaceId, Part, done, tombstone, user_key, wall_ms};
+use super::{BlobReader, Kv, KvError, NamespaceId, Part, tombstone, user_key, wall_ms};
 use crate::replica::limits::{INLINE_LEN_MAX, METADATA_LEN_MAX, VALUE_LEN_MAX};
 use crate::replica::{Content, Entry, Key, Reply, Request, Value as Stored};
 
@@ -32,6 +32,8 @@ pub struct Found {
     pub metadata: Option<Bytes>,
     /// Unix seconds from which it is gone.
     pub expiration: Option<u64>,
+    /// Milliseconds since its writer committed it, by this node's clock.
+    pub age_ms: u64,
 }
 
 /// A value, or the way to it.
@@ -50,12 +52,16 @@ impl Kv {
         let key = user_key(namespace, key)?;
         let reader = self.handle().reader();
         let now = wall_ms();
-        let Some(mut entry) = reader.get(&key)?.filter(|entry| entry.is_visible(now)) else { return Ok(None) };
+        let entry = reader.get(&key)?;
+        self.note_entry(entry.as_ref());
+        let Some(mut entry) = entry.filter(|entry| entry.is_visible(now)) else { return Ok(None) };
         let mut value = None;
         if entry.blob().is_some() {
             // Once more, from a view in which its chunks can't be removed.
             let view = reader.view();
-            let Some(fixed) = view.get(&key)?.filter(|entry| entry.is_visible(now)) else { return Ok(None) };
+            let fixed = view.get(&key)?;
+            self.note_entry(fixed.as_ref());
+            let Some(fixed) = fixed.filter(|entry| entry.is_visible(now)) else { return Ok(None) };
             entry = fixed;
             if let Some(blob) = entry.blob() {
                 value = Some(Value::Blob(BlobReader::new(self.0.seal.clone(), view, key.clone(), blob.clone())));
@@ -66,7 +72,8 @@ impl Kv {
             (None, Stored::Inline(sealed)) => Value::Inline(self.seal().open(&key, Part::Value, sealed)?),
             (None, _) => return Ok(None),
         };
-        Ok(Some(Found { value, metadata: self.open_metadata(&key, &entry)?, expiration: expiration(&entry) }))
+        let (metadata, age_ms) = (self.open_metadata(&key, &entry)?, now.saturating_sub(entry.stamp.ms()));
+        Ok(Some(Found { value, metadata, expiration: expiration(&entry), age_ms }))
     }
 
     /// Sets a key. Returns when the write is as durable here as the node's configuration asks for.
@@ -203,7 +210,7 @@ impl<'a> Bulk<'a> {
         let result = match self.waiting.pop_front() {
             None => return,
             Some(Ok(None)) => Ok(()),
-            Some(Ok(Some(reply))) => self.kv.in_time(reply).await.and_then(done),
+            Some(Ok(Some(reply))) => self.kv.in_time(reply).await.and_then(|reply| self.kv.noted(reply)),
             Some(Err(error)) => Err(error),
         };
         self.results.push(result);

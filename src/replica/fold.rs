@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use super::dot::{Dot, Origin};
+use super::bookmark::{Mark, NodeTag, OriginTag};
+use super::dot::{Dot, NodeId, Origin};
 use super::store::{Store, StoreError};
 use super::version::{Seen, VersionHash, VersionVector};
 
@@ -59,6 +60,36 @@ impl Versions {
             Some(seen) => Ok(seen.prefix()),
             None => Ok(store.folded(origin)?.unwrap_or(0)),
         }
+    }
+
+    /// Whether all that a mark asks for was seen, whichever of the origins with its tag is meant. Folded lives are
+    /// looked up for `nodes`, those that the tag may name.
+    pub(super) fn covers(
+        &self,
+        store: &impl Store,
+        tag: OriginTag,
+        mark: Mark,
+        nodes: impl Iterator<Item = NodeId>,
+    ) -> Result<bool, StoreError> {
+        let covers = |seen: &Seen| if mark.whole { seen.prefix() >= mark.seq } else { seen.contains(mark.seq) };
+        let mut is_known = false;
+        for (_, seen) in self.active.iter().filter(|(origin, _)| OriginTag::of(*origin) == tag) {
+            if !covers(seen) {
+                return Ok(false);
+            }
+            is_known = true;
+        }
+        for node in nodes.filter(|node| NodeTag::of(*node) == tag.node()) {
+            for (origin, last) in store.folded_of(node)? {
+                if OriginTag::of(origin) == tag && self.active.get(origin).is_none() {
+                    if last < mark.seq {
+                        return Ok(false);
+                    }
+                    is_known = true;
+                }
+            }
+        }
+        Ok(is_known)
     }
 
     pub(super) fn insert(&mut self, store: &mut impl Store, dot: Dot) -> Result<(), StoreError> {

@@ -5,6 +5,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::bookmark::Bookmark;
+use super::clock::Timestamp;
 use super::dot::{Dot, NodeId};
 use super::entry::{BlobId, Content, Marker};
 use super::key::Key;
@@ -106,13 +108,15 @@ pub enum Request {
         /// For how long, in milliseconds.
         patience_ms: u64,
     },
-    /// Waits until this node covers all of these writes.
+    /// Waits until this node has all that a client has seen.
     AwaitCovered {
-        /// The writes.
-        dots: Vec<Dot>,
+        /// What that is.
+        bookmark: Bookmark,
         /// For how long, in milliseconds.
         patience_ms: u64,
     },
+    /// Makes a bookmark short enough to be encoded.
+    Shorten(Bookmark),
     /// Takes this node off the roster; its peers are told.
     Leave,
     /// Asks for the replica's own view of itself and its peers.
@@ -137,11 +141,15 @@ pub enum Reply {
         dot: Dot,
         /// Its place in the order of the key's writes.
         marker: Marker,
+        /// When it was committed.
+        stamp: Timestamp,
     },
     /// Nothing was changed.
     Refused(Refusal),
-    /// Done: the chunk is staged, the blob given up, the writes covered.
+    /// Done: the chunk is staged, the blob given up, the bookmark covered.
     Done,
+    /// The answer to [`Request::Shorten`].
+    Bookmark(Bookmark),
     /// These nodes, this one included, hold the write on disk.
     Acknowledged(Vec<NodeId>),
     /// Time ran out; these nodes, this one included, hold the write on disk, or none if a bookmark was awaited.
@@ -169,7 +177,9 @@ pub enum Refusal {
     Overloaded,
     /// The dot is not one of this process.
     UnknownDot,
-    /// A dot of a node that was evicted can never be covered with certainty.
+    /// More nodes were asked for than the roster has, which is this many.
+    FewerNodes(usize),
+    /// Writes of a node that has departed and that are not here may never come.
     EvictedOrigin,
 }
 
@@ -266,7 +276,8 @@ impl fmt::Display for Refusal {
             Self::TooLarge => f.write_str("the record is too large, or a chunk of it is missing"),
             Self::Overloaded => f.write_str("too many requests wait already"),
             Self::UnknownDot => f.write_str("this process made no such write"),
-            Self::EvictedOrigin => f.write_str("the bookmark names writes of an evicted node"),
+            Self::FewerNodes(nodes) => write!(f, "the roster has {nodes} nodes"),
+            Self::EvictedOrigin => f.write_str("the bookmark names writes of a node that has left the roster"),
         }
     }
 }

@@ -98,6 +98,8 @@ pub const GAP_PATIENCE: Mono = Mono::from_ms(20);
 /// A former life that all roster members agree on for this long is folded.
 pub const FOLD_PATIENCE: Mono = Mono::from_ms(10_000);
 
+/// Longest encoded bookmark in bytes: 64 characters of base64.
+pub const BOOKMARK_LEN_MAX: usize = 48;
 /// Requests that wait for acknowledgements or for a bookmark to be covered.
 pub const WAITERS_MAX: usize = 16_384;
 /// Rows removed per turn in the background (deleted namespaces, expired values).

@@ -9,7 +9,7 @@ use imbl::{OrdMap, OrdSet};
 
 use super::clock::Timestamp;
 use super::digest::RecordHash;
-use super::dot::{Dot, Origin};
+use super::dot::{Dot, Incarnation, NodeId, Origin};
 use super::entry::{Entry, Record};
 use super::key::{Key, NamespaceId};
 use super::store::{BlobAddress, Recovered, Snapshot, Store, StoreError};
@@ -171,6 +171,12 @@ impl Store for MemStore {
 
     fn folded(&self, origin: Origin) -> Result<Option<u64>, StoreError> {
         Ok(self.staged.folded.get(&origin).copied())
+    }
+
+    fn folded_of(&self, node: NodeId) -> Result<Vec<(Origin, u64)>, StoreError> {
+        let (first, last) = (Incarnation(0), Incarnation(u64::MAX));
+        let lives = Origin { node, incarnation: first }..=Origin { node, incarnation: last };
+        Ok(self.staged.folded.range(lives).map(|(origin, last)| (*origin, *last)).collect())
     }
 
     fn fold(&mut self, origin: Origin, last: u64) {

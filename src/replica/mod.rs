@@ -15,6 +15,7 @@
 mod apply;
 mod beat;
 mod blob;
+mod bookmark;
 mod clock;
 mod digest;
 mod dot;
@@ -45,6 +46,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
+pub use bookmark::{Bookmark, MalformedBookmark};
 pub use clock::{Clock, Mono, Now, Timestamp};
 pub use digest::{Digest, DigestSum, RecordHash};
 pub use dot::{Dot, Incarnation, NodeId, Origin};
@@ -94,6 +96,10 @@ pub struct Sabotage {
     pub ignore_intervals: bool,
     /// Write as the same origin after every start.
     pub reuse_origin: bool,
+    /// Take every bookmark for covered.
+    pub trust_bookmarks: bool,
+    /// Forget what no longer fits into a bookmark.
+    pub forget_marks: bool,
 }
 
 /// One node's replica over its store.

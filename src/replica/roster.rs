@@ -56,6 +56,8 @@ impl NodeInfo {
 pub struct Roster {
     nodes: BTreeMap<NodeId, NodeInfo>,
     evicted: BTreeSet<NodeId>,
+    /// Taken off the roster, by eviction or by the deletion of their entries.
+    departed: BTreeSet<NodeId>,
 }
 
 impl Roster {
@@ -69,15 +71,31 @@ impl Roster {
         let Ok(node) = <[u8; 8]>::try_from(&key.name()[..]) else { return false };
         let node = NodeId(u64::from_be_bytes(node));
         if key.namespace() == NamespaceId::EVICTED {
-            return self.evicted.insert(node);
+            return self.evict(node);
         }
         match NodeInfo::from_content(entry.content()) {
             Some(info) if self.nodes.len() < ROSTER_MAX || self.nodes.contains_key(&node) => {
+                if !self.evicted.contains(&node) {
+                    self.departed.remove(&node);
+                }
                 self.nodes.insert(node, info.clone()) != Some(info)
             }
             Some(_) => false,
-            None => self.nodes.remove(&node).is_some(),
+            None => {
+                self.departed.insert(node);
+                self.nodes.remove(&node).is_some()
+            }
         }
+    }
+
+    pub(super) fn evict(&mut self, node: NodeId) -> bool {
+        self.departed.insert(node);
+        self.evicted.insert(node)
+    }
+
+    #[cfg(test)]
+    pub(super) fn admit(&mut self, node: NodeId) {
+        self.nodes.insert(node, NodeInfo::default());
     }
 
     /// Members: on the roster and not evicted.
@@ -93,6 +111,11 @@ impl Roster {
     /// Nodes that were evicted.
     pub fn evicted(&self) -> impl Iterator<Item = NodeId> {
         self.evicted.iter().copied()
+    }
+
+    /// Nodes that were evicted, or whose entries were deleted.
+    pub fn departed(&self) -> impl Iterator<Item = NodeId> {
+        self.departed.iter().copied()
     }
 
     /// Whether the node was evicted: terminal.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::clock::Timestamp;
 use super::digest::RecordHash;
-use super::dot::{Dot, Origin};
+use super::dot::{Dot, NodeId, Origin};
 use super::entry::{BlobId, Entry, Record};
 use super::key::{Key, NamespaceId};
 use super::version::{Seen, VersionHash, VersionVector};
@@ -80,6 +80,8 @@ pub trait Store {
     fn set_seen(&mut self, origin: Origin, seen: &Seen);
     /// The last write of a folded origin.
     fn folded(&self, origin: Origin) -> Result<Option<u64>, StoreError>;
+    /// The folded lives of a node, each with its last write.
+    fn folded_of(&self, node: NodeId) -> Result<Vec<(Origin, u64)>, StoreError>;
     /// Stages moving an origin from the version vector to the folded ones.
     fn fold(&mut self, origin: Origin, last: u64);
     /// Stages the way back.

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::bookmark::{After, Bookmark, NodeTag, OriginTag, fence};
+use super::clock::Timestamp;
 use super::dot::{Dot, NodeId};
 use super::input::{AckLevel, Refusal, Reply, Ticket};
 use super::limits::WAITERS_MAX;
@@ -14,8 +16,9 @@ use super::{Mono, Now, Replica};
 /// Who waits for what.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Waiters {
-    acks: BTreeMap<Ticket, (Dot, AckLevel)>,
-    covered: BTreeMap<Ticket, Vec<Dot>>,
+    acks: BTreeMap<Ticket, (Dot, AckLevel, Mono)>,
+    /// What is not covered yet, and until when it is waited for.
+    covered: BTreeMap<Ticket, (Bookmark, Mono)>,
     deadlines: BTreeSet<(Mono, Ticket)>,
     /// Own writes up to here are on disk here.
     own_durable: u64,
@@ -66,11 +69,16 @@ impl<S: Store> Replica<S> {
         let is_own = self.life.is_some_and(|life| life.origin == dot.origin && (1..=life.last).contains(&dot.seq));
         if !is_own {
             self.reply(ticket, Reply::Refused(Refusal::UnknownDot));
+        } else if let AckLevel::Nodes(nodes) = level
+            && nodes > self.roster.members().count()
+        {
+            self.reply(ticket, Reply::Refused(Refusal::FewerNodes(self.roster.members().count())));
         } else if self.waiters.is_full() {
             self.reply(ticket, Reply::Refused(Refusal::Overloaded));
         } else {
-            self.waiters.acks.insert(ticket, (dot, level));
-            self.waiters.deadlines.insert((now.mono + Mono::from_ms(patience_ms), ticket));
+            let until = now.mono + Mono::from_ms(patience_ms);
+            self.waiters.acks.insert(ticket, (dot, level, until));
+            self.waiters.deadlines.insert((until, ticket));
             let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
             for node in nodes {
                 self.send(node, &Message::AckPlease { dot });
@@ -83,35 +91,73 @@ impl<S: Store> Replica<S> {
     pub(super) fn await_covered(
         &mut self,
         ticket: Ticket,
-        dots: Vec<Dot>,
+        bookmark: Bookmark,
         patience_ms: u64,
         now: Now,
     ) -> Result<(), StoreError> {
-        if self.covers_all(&dots)? {
+        let missing = self.missing(&bookmark, true)?;
+        if missing.is_empty() {
             self.reply(ticket, Reply::Done);
-        } else if dots.iter().any(|dot| self.roster.is_evicted(dot.origin.node)) {
+        } else if missing.marks().any(|(tag, _)| self.has_departed(tag)) {
             self.reply(ticket, Reply::Refused(Refusal::EvictedOrigin));
         } else if self.waiters.is_full() {
             self.reply(ticket, Reply::Refused(Refusal::Overloaded));
         } else {
-            self.waiters.covered.insert(ticket, dots);
-            self.waiters.deadlines.insert((now.mono + Mono::from_ms(patience_ms), ticket));
+            let until = now.mono + Mono::from_ms(patience_ms);
+            self.waiters.covered.insert(ticket, (missing, until));
+            self.waiters.deadlines.insert((until, ticket));
         }
         Ok(())
     }
 
-    fn covers_all(&self, dots: &[Dot]) -> Result<bool, StoreError> {
-        for dot in dots {
-            if !self.versions.contains(&self.store, *dot)? {
-                return Ok(false);
-            }
+    /// What a bookmark speaks of and is not here. A life is folded only where all of it is here, so that a second look
+    /// may leave `folded` ones alone.
+    fn missing(&self, bookmark: &Bookmark, folded: bool) -> Result<Bookmark, StoreError> {
+        if self.config.sabotage.trust_bookmarks {
+            return Ok(Bookmark::default());
         }
-        Ok(true)
+        let passed = |after: After| after.fence == fence(&self.roster) && self.held_upto().ms() > after.ms;
+        bookmark.without(passed, |tag, mark| {
+            let nodes = self.roster.members().map(|(node, _)| node).chain(self.roster.departed());
+            self.versions.covers(&self.store, tag, mark, nodes.filter(|_| folded))
+        })
+    }
+
+    /// Whether a tag can only mean a node that has departed.
+    fn has_departed(&self, tag: OriginTag) -> bool {
+        let node = tag.node();
+        self.roster.departed().any(|departed| NodeTag::of(departed) == node)
+            && !self.roster.members().any(|(member, _)| NodeTag::of(member) == node)
+    }
+
+    /// All writes of all members stamped up to this are here, on disk.
+    pub(super) fn held_upto(&self) -> Timestamp {
+        match self.roster.members().any(|(node, _)| node != self.config.node) {
+            true => self.watermark(),
+            false => Timestamp::CEILING,
+        }
+    }
+
+    /// Every member has all that members committed before this millisecond, as far as this node has heard.
+    fn everywhere_ms(&self) -> u64 {
+        let own = self.config.node;
+        let others = self.roster.members().filter(|(node, _)| *node != own);
+        let others = others.map(|(node, _)| self.heads.get(node).map_or(Timestamp::default(), |head| head.watermark));
+        others.fold(self.held_upto(), Timestamp::min).ms()
+    }
+
+    pub(super) fn shorten(&self, bookmark: Bookmark) -> Bookmark {
+        let mut shortened = bookmark;
+        if self.config.sabotage.forget_marks {
+            shortened.shorten(&self.roster, u64::MAX);
+        }
+        shortened.shorten(&self.roster, self.everywhere_ms());
+        shortened
     }
 
     /// A new link: what it was asked on an earlier one may be lost.
     pub(super) fn ask_for_acks(&mut self, node: NodeId) {
-        if let Some(dot) = self.waiters.acks.values().map(|(dot, _)| *dot).max() {
+        if let Some(dot) = self.waiters.acks.values().map(|(dot, _, _)| *dot).max() {
             self.send(node, &Message::AckPlease { dot });
         }
     }
@@ -177,22 +223,22 @@ impl<S: Store> Replica<S> {
         if self.waiters.acks.is_empty() {
             return;
         }
-        let settled: Vec<(Ticket, Vec<NodeId>)> = self
+        let settled: Vec<(Ticket, Mono, Vec<NodeId>)> = self
             .waiters
             .acks
             .iter()
-            .filter_map(|(ticket, (dot, level))| {
+            .filter_map(|(ticket, (dot, level, until))| {
                 let holders = self.holders(*dot);
                 let enough = match level {
                     AckLevel::Nodes(nodes) => holders.len() >= *nodes,
                     AckLevel::All => self.roster.members().all(|(node, _)| holders.contains(&node)),
                 };
-                enough.then_some((*ticket, holders))
+                enough.then_some((*ticket, *until, holders))
             })
             .collect();
-        for (ticket, holders) in settled {
+        for (ticket, until, holders) in settled {
             self.waiters.acks.remove(&ticket);
-            self.waiters.deadlines.retain(|(_, waiting)| *waiting != ticket);
+            self.waiters.deadlines.remove(&(until, ticket));
             self.reply(ticket, Reply::Acknowledged(holders));
         }
     }
@@ -208,18 +254,28 @@ impl<S: Store> Replica<S> {
     pub(super) fn expire_waiters(&mut self, now: Now) -> Result<(), StoreError> {
         let waiting: Vec<Ticket> = self.waiters.covered.keys().copied().collect();
         for ticket in waiting {
-            let Some(dots) = self.waiters.covered.get(&ticket) else { continue };
-            if self.covers_all(dots)? {
+            let Some((bookmark, until)) = self.waiters.covered.get(&ticket) else { continue };
+            let missing = self.missing(bookmark, false)?;
+            if missing.is_empty() {
+                self.waiters.deadlines.remove(&(*until, ticket));
                 self.waiters.covered.remove(&ticket);
-                self.waiters.deadlines.retain(|(_, waiting)| *waiting != ticket);
                 self.reply(ticket, Reply::Done);
             }
         }
         while let Some((at, ticket)) = self.waiters.deadlines.first().copied().filter(|(at, _)| *at <= now.mono) {
             self.waiters.deadlines.remove(&(at, ticket));
-            let holders = self.waiters.acks.remove(&ticket).map(|(dot, _)| self.holders(dot));
-            self.waiters.covered.remove(&ticket);
-            self.reply(ticket, Reply::TimedOut(holders.unwrap_or_default()));
+            let holders = self.waiters.acks.remove(&ticket).map(|(dot, _, _)| self.holders(dot));
+            let bookmark = self.waiters.covered.remove(&ticket);
+            let is_fenced = bookmark
+                .and_then(|(bookmark, _)| bookmark.after())
+                .is_some_and(|after| after.fence != fence(&self.roster));
+            self.reply(
+                ticket,
+                match is_fenced {
+                    true => Reply::Refused(Refusal::EvictedOrigin),
+                    false => Reply::TimedOut(holders.unwrap_or_default()),
+                },
+            );
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ impl<S: Store> Replica<S> {
     pub(super) fn on_request(&mut self, ticket: Ticket, request: Request, now: Now) -> Result<(), StoreError> {
         let reply = match request {
             Request::Write { key, content } => match self.write(&key, content, now)? {
-                Ok((dot, marker)) => Reply::Written { dot, marker },
+                Ok(written) => written,
                 Err(refusal) => {
                     self.count("refused_writes");
                     Reply::Refused(refusal)
@@ -46,9 +46,10 @@ impl<S: Store> Replica<S> {
             Request::AwaitAcks { dot, level, patience_ms } => {
                 return self.await_acks(ticket, dot, level, patience_ms, now);
             }
-            Request::AwaitCovered { dots, patience_ms } => {
-                return self.await_covered(ticket, dots, patience_ms, now);
+            Request::AwaitCovered { bookmark, patience_ms } => {
+                return self.await_covered(ticket, bookmark, patience_ms, now);
             }
+            Request::Shorten(bookmark) => Reply::Bookmark(self.shorten(bookmark)),
             Request::Leave => self.leave(now)?,
             Request::Status => Reply::Status(Box::new(self.status(now))),
         };
@@ -63,7 +64,7 @@ impl<S: Store> Replica<S> {
         key: &Key,
         content: Content,
         now: Now,
-    ) -> Result<Result<(Dot, Marker), Refusal>, StoreError> {
+    ) -> Result<Result<Reply, Refusal>, StoreError> {
         if let Some(refusal) = self.refusal_of(key) {
             return Ok(Err(refusal));
         }
@@ -88,7 +89,7 @@ impl<S: Store> Replica<S> {
         self.wants_sync = true;
         self.beats.active(now.mono);
         self.count("local_writes");
-        Ok(Ok((dot, marker)))
+        Ok(Ok(Reply::Written { dot, marker, stamp }))
     }
 
     fn refusal_of(&self, key: &Key) -> Option<Refusal> {
@@ -143,7 +144,7 @@ impl<S: Store> Replica<S> {
             return Ok(Reply::Refused(refusal));
         }
         match self.write(&Roster::key(NamespaceId::EVICTED, node), evicted, now)? {
-            Ok((dot, marker)) => Ok(Reply::Written { dot, marker }),
+            Ok(written) => Ok(written),
             Err(refusal) => Ok(Reply::Refused(refusal)),
         }
     }

@@ -11,6 +11,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use staged::Staged;
 use tables::{Tables, failed, prefix_bounds, visit_entries};
 
 use crate::replica::{
-    BlobAddress, Dot, Entry, Key, NamespaceId, Origin, Record, RecordHash, Recovered, Seen, Store, StoreError,
+    BlobAddress, Dot, Entry, Key, NamespaceId, NodeId, Origin, Record, RecordHash, Recovered, Seen, Store, StoreError,
     Timestamp, VersionHash,
 };
 
@@ -260,6 +261,27 @@ impl Store for FjallStore {
         };
         let last = row.map(|row| rows::decode_meta(&row).map_err(|why| self.tables.corrupt("meta", &key, why)));
         Ok(last.and_then(Result::ok))
+    }
+
+    fn folded_of(&self, node: NodeId) -> Result<Vec<(Origin, u64)>, StoreError> {
+        let mut folded = BTreeMap::new();
+        for row in self.tables.meta.prefix(Tag::Folded.key(&node.0.to_be_bytes())) {
+            let (key, last) = row.into_inner().map_err(failed)?;
+            match (Origin::from_bytes(&key[1..]), rows::decode_meta(&last)) {
+                (Some(origin), Ok(last)) => _ = folded.insert(origin, last),
+                _ => self.tables.corrupt("meta", &key, "not a folded origin"),
+            }
+        }
+        // Folding and unfolding are rare: nearly always nothing of the kind is staged.
+        let prefix = Tag::Folded.key(&node.0.to_be_bytes());
+        for (key, row) in self.staged.meta.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix)) {
+            let Some(origin) = Origin::from_bytes(&key[1..]) else { continue };
+            match row.as_ref().and_then(|row| rows::decode_meta(row).ok()) {
+                Some(last) => _ = folded.insert(origin, last),
+                None => _ = folded.remove(&origin),
+            }
+        }
+        Ok(folded.into_iter().collect())
     }
 
     fn fold(&mut self, origin: Origin, last: u64) {

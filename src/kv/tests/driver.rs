@@ -142,6 +142,6 @@ impl Driver {
         // As the replica would: through the encoding, so that what can't be read back is noticed.
         let entry = Entry::decode(&key, &entry.encode()).expect("a record within bounds");
         self.store.put(&key, &entry, old.map(|old| old.dot));
-        Ok(Reply::Written { dot: entry.dot, marker })
+        Ok(Reply::Written { dot: entry.dot, marker, stamp })
     }
 }

@@ -1,6 +1,7 @@
 //! The protocol as a whole, in a small rough world.
 
 mod merge;
+mod sessions;
 mod stories;
 mod wire;
 mod world;
@@ -167,10 +168,14 @@ struct Life {
 
 /// Lives of all `seeds`, on every core, in the order of the seeds.
 fn lives(seeds: std::ops::Range<u64>, sabotage: Sabotage) -> Vec<(u64, Result<Life, Violation>)> {
+    on_every_core(seeds, |seed| live(seed, sabotage))
+}
+
+fn on_every_core<T: Send>(seeds: std::ops::Range<u64>, live: impl Fn(u64) -> T + Sync) -> Vec<(u64, T)> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let live = &live;
     let mut lives: Vec<_> = std::thread::scope(|scope| {
-        let share =
-            |core| seeds.clone().filter(move |seed| seed % cores == core).map(|seed| (seed, live(seed, sabotage)));
+        let share = |core| seeds.clone().filter(move |seed| seed % cores == core).map(move |seed| (seed, live(seed)));
         let threads: Vec<_> = (0..cores).map(|core| scope.spawn(move || share(core).collect::<Vec<_>>())).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("a world does not panic")).collect()
     });

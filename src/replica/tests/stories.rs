@@ -22,7 +22,7 @@ fn read(world: &World, process: usize, key: &Key) -> Option<Content> {
 
 fn written(world: &World, ticket: Ticket) -> (Dot, Marker) {
     match world.replies.get(&ticket) {
-        Some(Reply::Written { dot, marker }) => (*dot, *marker),
+        Some(Reply::Written { dot, marker, .. }) => (*dot, *marker),
         other => panic!("{other:?}"),
     }
 }
@@ -133,13 +133,16 @@ fn a_bookmark_is_waited_for_and_time_runs_out() {
     let mut world = calm(2);
     let ticket = world.write(0, user_key(1), inline(b"mine"));
     let (dot, _) = written(&world, ticket);
-    let wait = |patience_ms| Request::AwaitCovered { dots: vec![dot], patience_ms };
-    let early = world.request(1, wait(1_000));
+    let wait = |dot: Dot, patience_ms| {
+        let mut bookmark = Bookmark::default();
+        bookmark.note(dot, Timestamp::default());
+        Request::AwaitCovered { bookmark, patience_ms }
+    };
+    let early = world.request(1, wait(dot, 1_000));
     assert!(!world.replies.contains_key(&early), "it is still on its way");
     world.run_until(world.now + Mono::from_ms(60));
     assert!(matches!(world.replies[&early], Reply::Done));
-    let next = Request::AwaitCovered { dots: vec![dot.origin.dot(dot.seq + 1)], patience_ms: 500 };
-    let never = world.request(1, next);
+    let never = world.request(1, wait(dot.origin.dot(dot.seq + 1), 500));
     world.run_until(world.now + Mono::from_ms(600));
     assert!(matches!(world.replies[&never], Reply::TimedOut(_)));
 }

@@ -54,6 +54,8 @@ pub(super) struct World {
     pub(super) stuck: BTreeSet<usize>,
     held_back: Vec<(usize, Output)>,
     sabotage: Sabotage,
+    /// Whether directories are put back and cloned.
+    pub(super) copies: bool,
     /// Nodes whose directory was put back or cloned: what their processes say of former lives may be too little.
     pub(super) forgetful: BTreeSet<NodeId>,
     /// Every write ever made, by dot.
@@ -83,6 +85,7 @@ impl World {
             stuck: BTreeSet::new(),
             held_back: Vec::new(),
             sabotage,
+            copies: true,
             forgetful: BTreeSet::new(),
             written: BTreeMap::new(),
             reused: Vec::new(),
@@ -290,7 +293,7 @@ impl World {
     }
 
     fn replied(&mut self, ticket: Ticket, reply: Reply) {
-        if let (Some((process, key)), Reply::Written { dot, marker }) = (self.requests.remove(&ticket), &reply) {
+        if let (Some((process, key)), Reply::Written { dot, marker, .. }) = (self.requests.remove(&ticket), &reply) {
             self.processes[process].writes += 1;
             if self.written.insert(*dot, (key, *marker)).is_some() {
                 self.reused.push(*dot);
@@ -362,14 +365,14 @@ impl World {
                 }
             }
             80..88 => self.cuts.clear(),
-            88..92 => {
+            88..92 if self.copies => {
                 self.crash(a);
                 if let Some(image) = self.processes[a].backup.clone() {
                     self.forgetful.insert(self.processes[a].node);
                     self.processes[a].disk = MemStore::restored(image);
                 }
             }
-            92..94 if count < self.roughness.nodes + 2 => {
+            92..94 if self.copies && count < self.roughness.nodes + 2 => {
                 if let Some(replica) = &self.processes[a].replica {
                     let image = replica.store().durable_image().clone();
                     self.clone_process(a, image);
