@@ -3,6 +3,7 @@
 mod access;
 mod bulk;
 mod lists;
+mod sessions;
 mod values;
 mod wire;
 
@@ -19,6 +20,7 @@ use crate::datadir::DataDir;
 use crate::kv::AccountId;
 use crate::node::Node;
 use crate::operator::Operator;
+use crate::secret::Secret;
 
 const TOKEN: &str = "right-token-0123456789-0123456789-0123456789";
 const ACCOUNT: AccountId = AccountId([0xac; 16]);
@@ -27,7 +29,9 @@ struct Server {
     address: String,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), ApiError>>,
-    _node: (Node, tempfile::TempDir),
+    node: Node,
+    operator: Operator,
+    _directory: tempfile::TempDir,
 }
 
 struct Answer {
@@ -37,11 +41,11 @@ struct Answer {
     body: Bytes,
 }
 
-/// A lone node that knows [`TOKEN`] for [`ACCOUNT`] and has no namespaces yet.
-async fn backend() -> (Node, tempfile::TempDir) {
+/// A node of a name that knows [`TOKEN`] for [`ACCOUNT`] and has no namespaces yet.
+async fn backend(name: &str, join: Option<Secret>, durability: Durability) -> (Node, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let config =
-        Config { gossip: "127.0.0.1:0".parse().expect("an address"), durability: Durability::Os, ..Config::default() };
+    let gossip = "127.0.0.1:0".parse().expect("an address");
+    let config = Config { gossip, durability, name: Some(name.into()), join, ..Config::default() };
     let data = DataDir::open(&directory.path().join("data")).expect("a data directory");
     let node = Node::start(&config, &data).await.expect("a node");
     node.kv().add_token(TOKEN, ACCOUNT, "test").await.expect("a token");
@@ -50,7 +54,18 @@ async fn backend() -> (Node, tempfile::TempDir) {
 
 impl Server {
     async fn start(dev: bool) -> Self {
-        let (node, directory) = backend().await;
+        Self::over(backend("n1", None, Durability::Os).await, dev).await
+    }
+
+    async fn founded(durability: Durability) -> Self {
+        Self::over(backend("n1", None, durability).await, false).await
+    }
+
+    async fn joined(name: &str, token: Secret, durability: Durability) -> Self {
+        Self::over(backend(name, Some(token), durability).await, false).await
+    }
+
+    async fn over((node, directory): (Node, tempfile::TempDir), dev: bool) -> Self {
         let (kv, operator) = (node.kv().clone(), Operator::new(&node, None, Durability::Os));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
@@ -59,8 +74,23 @@ impl Server {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let task = tokio::spawn(serve(listener, kv, operator, config, shutdown));
-        Self { address, stop: Some(stop), task, _node: (node, directory) }
+        let task = tokio::spawn(serve(listener, kv, operator.clone(), config, shutdown));
+        Self { address, stop: Some(stop), task, node, operator, _directory: directory }
+    }
+
+    fn node(&self) -> &Node {
+        &self.node
+    }
+
+    fn operator(&self) -> &Operator {
+        &self.operator
+    }
+
+    /// Ends the node, as an operator would.
+    async fn stop(mut self) {
+        drop(self.stop.take());
+        let _ = self.task.await;
+        self.node.stop().await;
     }
 
     async fn connect(&self) -> TcpStream {

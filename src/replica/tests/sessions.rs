@@ -22,8 +22,8 @@ struct Wanderings {
     with_a_moment: u64,
 }
 
-/// A client was shown less than it had seen.
-#[derive(Debug)]
+/// A client was shown less than it had seen, at this node.
+#[derive(Debug, PartialEq)]
 struct Stale {
     node: NodeId,
     key: Key,
