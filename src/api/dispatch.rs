@@ -58,7 +58,7 @@ impl Api {
             Ok(reply) => (reply, None),
             Err(error) => {
                 body.drain().await;
-                (error.into_reply(&request_id), Some(error))
+                (error.to_reply(&request_id), Some(error))
             }
         };
         if let Route::Namespace { .. } | Route::Namespaces(_) = route(parts.uri.path()) {

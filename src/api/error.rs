@@ -170,7 +170,7 @@ impl RequestError {
     }
 
     /// The answer, in the envelope of every error. Logs what the operator of this node has to know.
-    pub(crate) fn into_reply(&self, request_id: &HeaderValue) -> Reply {
+    pub(crate) fn to_reply(&self, request_id: &HeaderValue) -> Reply {
         let (status, code) = self.status_and_code();
         let message = self.to_string();
         if status.is_server_error() && status != StatusCode::GATEWAY_TIMEOUT {
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn workers_read_the_message_in_the_reason_phrase() {
-        let reply = RequestError::KeyTooLong(513).into_reply(&HeaderValue::from_static("1"));
+        let reply = RequestError::KeyTooLong(513).to_reply(&HeaderValue::from_static("1"));
         let reason = reply.extensions().get::<ReasonPhrase>().expect("a reason");
         assert_eq!(reason.as_ref(), b"UTF-8 encoded length of 513 exceeds key length limit of 512.");
         assert_eq!(reply.status(), 414);

@@ -1,6 +1,8 @@
 //! Bookmarks and acknowledgements between the nodes of a small flock.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::*;
 use crate::kv::Bookmark;
