@@ -24,6 +24,12 @@ pub struct Outcome {
 pub struct Summary {
     /// Name of the scenario.
     pub scenario: String,
+    /// What it shows, in its own words.
+    #[serde(default)]
+    pub about: String,
+    /// The command that runs it again.
+    #[serde(default)]
+    pub replay: String,
     /// Everything random follows from it.
     pub seed: u64,
     /// Nodes at the start.
@@ -54,6 +60,9 @@ pub struct Summary {
     pub traffic: Traffic,
     /// Deepest queues seen, by name; each has a bound in `starling::replica::limits`.
     pub peaks: BTreeMap<String, u64>,
+    /// That bound, under the same name.
+    #[serde(default)]
+    pub peak_bounds: BTreeMap<String, u64>,
     /// Microseconds from the end of the last fault until all replicas were equal; absent if there was no fault.
     pub healed_us: Option<u64>,
     /// Alarms that nodes raised, by kind.
@@ -198,6 +207,9 @@ pub struct Spread {
     pub accepted_us: u64,
     /// For each node, microseconds until it was visible there; `None`: never. The origin has 0.
     pub arrivals_us: Vec<Option<u64>>,
+    /// For each node, the one that it had the write from; `None`: the origin, or never. Empty if that was not watched.
+    #[serde(default)]
+    pub informers: Vec<Option<usize>>,
 }
 
 /// One bar of the histogram.
@@ -233,6 +245,9 @@ pub struct FaultSpan {
     pub from_us: u64,
     /// When it ended.
     pub until_us: u64,
+    /// The nodes it befell.
+    #[serde(default)]
+    pub nodes: Vec<usize>,
 }
 
 /// Bytes of one node over the run, by class.
