@@ -37,7 +37,7 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     Invite(invite::InviteArgs),
     Status(status::StatusArgs),
     /// Act on one node.

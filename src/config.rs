@@ -38,6 +38,13 @@ pub struct Config {
     pub name: Option<String>,
     /// A join token of the cluster to join. Used once, on the first start of an empty data directory.
     pub join: Option<Secret>,
+    /// A file outside the data directory that holds the cluster key, made if absent. `None`: beside the data
+    /// directory, with `.key` added to its name.
+    pub cluster_key_file: Option<PathBuf>,
+    /// A command that prints the cluster key, run by `sh -c` at each start: for a KMS, or `age`.
+    pub cluster_key_command: Option<String>,
+    /// The cluster key itself, from the variable `STARLING_CLUSTER_KEY` and from nowhere else.
+    pub cluster_key: Option<Secret>,
     /// When a write is acknowledged. Anything but [`Durability::Fsync`] trades acknowledged writes for speed.
     pub durability: Durability,
     /// For development: the API needs no token. Allowed on loopback only.
@@ -59,6 +66,9 @@ impl Default for Config {
             pop: None,
             name: None,
             join: None,
+            cluster_key_file: None,
+            cluster_key_command: None,
+            cluster_key: None,
             durability: Durability::Fsync,
             dev: false,
             log: "info".to_owned(),

@@ -25,6 +25,8 @@ pub enum Exit {
     DataDirNewer = 6,
     /// The disk failed, is full or refused a write.
     StorageFailed = 7,
+    /// The cluster key is missing, can't be had, or is not the one that the data directory was sealed with.
+    ClusterKey = 8,
     /// The join token can't be read or its signature is wrong.
     JoinTokenInvalid = 10,
     /// The join token is past its time.
@@ -43,7 +45,7 @@ pub enum Exit {
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Ok,
         Self::Failure,
         Self::Usage,
@@ -52,6 +54,7 @@ impl Exit {
         Self::DataDirInUse,
         Self::DataDirNewer,
         Self::StorageFailed,
+        Self::ClusterKey,
         Self::JoinTokenInvalid,
         Self::JoinTokenExpired,
         Self::JoinTokenSpent,
@@ -77,6 +80,7 @@ impl Exit {
             Self::DataDirInUse => "the data directory is in use by another process",
             Self::DataDirNewer => "the data directory was written by a newer Starling",
             Self::StorageFailed => "the disk failed, is full or refused a write",
+            Self::ClusterKey => "the cluster key is missing or another one",
             Self::JoinTokenInvalid => "join: the token is damaged",
             Self::JoinTokenExpired => "join: the token has expired",
             Self::JoinTokenSpent => "join: the token was used before or is unknown",

@@ -20,6 +20,8 @@ pub mod datadir;
 #[cfg(feature = "node")]
 pub mod exit;
 #[cfg(feature = "node")]
+pub mod keyring;
+#[cfg(feature = "node")]
 pub mod kv;
 #[cfg(feature = "node")]
 pub mod logging;

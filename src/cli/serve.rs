@@ -56,6 +56,12 @@ pub(super) struct ServeArgs {
     /// Join the cluster that this token of `starling invite` is from (STARLING_JOIN keeps it out of `ps`)
     #[arg(long, value_name = "TOKEN")]
     join: Option<String>,
+    /// File with the cluster key, outside the data directory; made if absent [default: DATA.key]
+    #[arg(long, value_name = "FILE")]
+    cluster_key_file: Option<String>,
+    /// Command that prints the cluster key, for a KMS or age
+    #[arg(long, value_name = "COMMAND")]
+    cluster_key_command: Option<String>,
     /// When a write is acknowledged: on disk (fsync), or earlier (interval, os) [default: fsync]
     #[arg(long, value_name = "fsync|interval|os")]
     durability: Option<String>,
@@ -93,6 +99,8 @@ impl ServeArgs {
             ("pop", self.pop),
             ("name", self.name),
             ("join", self.join),
+            ("cluster_key_file", self.cluster_key_file),
+            ("cluster_key_command", self.cluster_key_command),
             ("durability", self.durability),
             ("dev", self.dev),
             ("log", self.log),

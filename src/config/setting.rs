@@ -30,6 +30,14 @@ pub const SETTINGS: &[Setting] = &[
         key: "join",
         apply: |config, text| optional(text, |text| Ok(Secret::new(text))).map(|value| config.join = value),
     },
+    Setting {
+        key: "cluster_key_file",
+        apply: |config, text| optional(text, |text| Ok(text.into())).map(|value| config.cluster_key_file = value),
+    },
+    Setting {
+        key: "cluster_key_command",
+        apply: |config, text| optional(text, |text| Ok(text.into())).map(|value| config.cluster_key_command = value),
+    },
     Setting { key: "durability", apply: |config, text| durability(text).map(|value| config.durability = value) },
     Setting { key: "dev", apply: |config, text| boolean(text).map(|value| config.dev = value) },
     Setting { key: "log", apply: |config, text| log(text).map(|value| config.log = value) },

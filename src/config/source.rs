@@ -22,6 +22,7 @@ const VARIABLE_PREFIX: &str = "STARLING_";
 const TOKEN: &str = "STARLING_TOKEN";
 const CONFIG: &str = "STARLING_CONFIG";
 const API_URL: &str = "STARLING_API_URL";
+const CLUSTER_KEY: &str = "STARLING_CLUSTER_KEY";
 
 /// What the `STARLING_*` variables say. An empty variable is as good as none.
 #[derive(Clone, Default, Debug)]
@@ -33,6 +34,8 @@ pub struct Environment {
     pub api_url: Option<String>,
     /// `STARLING_TOKEN`: the API token that commands use.
     pub token: Option<Secret>,
+    /// `STARLING_CLUSTER_KEY`: what a node's keyring is sealed with.
+    pub cluster_key: Option<Secret>,
 }
 
 impl Environment {
@@ -47,6 +50,7 @@ impl Environment {
             let value = value.into_string().map_err(|_| ConfigError::NotUnicode { name: name.to_owned() })?;
             match name {
                 TOKEN => environment.token = Some(Secret::new(&value)),
+                CLUSTER_KEY => environment.cluster_key = Some(Secret::new(&value)),
                 CONFIG => environment.config = Some(PathBuf::from(value)),
                 API_URL => environment.api_url = Some(value),
                 _ => match SETTINGS.iter().find(|setting| setting.variable() == name) {
@@ -69,7 +73,7 @@ fn is_service_link(name: &str) -> bool {
 
 fn unknown_variable(name: &str) -> ConfigError {
     let mut known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
-    known.extend([TOKEN, CONFIG, API_URL].map(str::to_owned));
+    known.extend([TOKEN, CONFIG, API_URL, CLUSTER_KEY].map(str::to_owned));
     ConfigError::UnknownVariable { name: name.to_owned(), hint: hint(name, &known) }
 }
 
@@ -184,6 +188,7 @@ impl Config {
             let text = read(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
             config.apply_file(path, &text)?;
         }
+        config.cluster_key.clone_from(&environment.cluster_key);
         for (key, text) in &environment.settings {
             config.apply(key, text.expose(), |setting| Given::Variable(setting.variable()))?;
         }

@@ -96,9 +96,12 @@ pub enum KvError {
     /// Reading failed.
     #[error("This node could not read its storage: try again, or read at another node. ({0})")]
     Storage(String),
-    /// Bytes that this node's key can't open.
-    #[error("This value can't be opened with this node's key: check its configuration. ({0})")]
-    Sealed(&'static str),
+    /// The namespace's key has not arrived.
+    #[error("This namespace's key has not reached this node yet: try again in a moment, or use another node.")]
+    NoKey,
+    /// What is stored is not what was written, and no other node could give it anew.
+    #[error("What this node stores under this key is damaged, and no other node that it reaches has it: {0}.")]
+    Damaged(super::SealError),
     /// The node is going away. The write may have happened; repeating it is safe.
     #[error("This node is shutting down: use another node.")]
     ShuttingDown,
@@ -133,6 +136,9 @@ impl From<StoreError> for KvError {
 
 impl From<super::SealError> for KvError {
     fn from(error: super::SealError) -> Self {
-        Self::Sealed(error.0)
+        match error {
+            super::SealError::NoKey => Self::NoKey,
+            error => Self::Damaged(error),
+        }
     }
 }

@@ -27,7 +27,7 @@ pub use blob::BlobReader;
 pub use error::KvError;
 pub use list::{LIST_EXAMINED_MAX, LIST_LIMIT_MAX, Listed, Page};
 pub use namespaces::{NAMESPACES_PER_ACCOUNT_MAX, Namespace};
-pub use seal::{Part, PlainSeal, Seal, SealError};
+pub use seal::{AeadSeal, Part, PlainSeal, Seal, SealError};
 use session::Session;
 pub use tokens::{TOKEN_LEN_MIN, Token, TokenId};
 pub use upload::Upload;
@@ -106,9 +106,17 @@ impl Kv {
     }
 
     /// A small value of the system's own.
-    fn inline(&self, key: &Key, plain: &[u8]) -> Content {
-        let value = Stored::Inline(self.seal().seal(key, Part::Value, plain));
-        Content { expire_ms: 0, metadata: Default::default(), value }
+    fn inline(&self, key: &Key, plain: &[u8]) -> Result<Content, KvError> {
+        let value = Stored::Inline(self.seal().seal(key, Part::Value, plain)?);
+        Ok(Content { expire_ms: 0, metadata: Default::default(), value })
+    }
+
+    /// Makes a key for a namespace, if its values are to be sealed, and has it on its way to every member.
+    async fn share_fresh_key(&self, namespace: NamespaceId) -> Result<(), KvError> {
+        match self.seal().fresh_key(namespace)? {
+            Some(secret) => done(self.call(Request::ShareSecret(secret)).await?),
+            None => Ok(()),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AccountId, Kv, KvError, Part, tombstone, wall_ms};
 use crate::replica::limits::TITLE_LEN_MAX;
-use crate::replica::{Dot, Entry, Key, NamespaceId, Timestamp, Value as Stored};
+use crate::replica::{Content, Dot, Entry, Key, NamespaceId, Timestamp, Value as Stored};
 
 /// Most namespaces of one account, as far as the creating node knows.
 pub const NAMESPACES_PER_ACCOUNT_MAX: usize = 10_000;
@@ -96,6 +96,7 @@ impl Kv {
             id = NamespaceId(self.random_id());
         }
         let namespace = Namespace { id, account, title: title.into() };
+        self.share_fresh_key(id).await?;
         self.write_namespace(&namespace, wall_ms()).await?;
         Ok(namespace)
     }
@@ -118,11 +119,12 @@ impl Kv {
         Ok(namespace)
     }
 
-    /// Deletes a namespace with all its keys, for ever. Disk space comes back little by little.
+    /// Deletes a namespace with all its keys, for ever: what they were sealed with is destroyed at once here, and at
+    /// every other node as the deletion arrives. Disk space comes back little by little.
     pub async fn delete_namespace(&self, account: AccountId, id: NamespaceId) -> Result<(), KvError> {
         self.namespace(account, id)?;
         let deleted = system_key(NamespaceId::DELETED, id);
-        let content = self.inline(&deleted, b"");
+        let content = self.inline(&deleted, b"")?;
         self.write(deleted, content).await?;
         // It is gone now. This only keeps listings short, so its failure is none of the caller's business.
         if let Err(error) = self.write(system_key(NamespaceId::NAMESPACES, id), tombstone()).await {
@@ -168,11 +170,11 @@ impl Kv {
     pub(super) async fn write_namespace(&self, namespace: &Namespace, created_ms: u64) -> Result<(), KvError> {
         let key = system_key(NamespaceId::NAMESPACES, namespace.id);
         let (account, title) = (namespace.account.0, namespace.title.clone());
-        let content = self.encode_system(&key, &Row { version: ROW_VERSION, account, title, created_ms });
+        let content = self.encode_system(&key, &Row { version: ROW_VERSION, account, title, created_ms })?;
         self.write(key, content).await
     }
 
-    pub(super) fn encode_system(&self, key: &Key, row: &impl Serialize) -> crate::replica::Content {
+    pub(super) fn encode_system(&self, key: &Key, row: &impl Serialize) -> Result<Content, KvError> {
         let plain = postcard::to_stdvec(row).expect("plain data always serializes");
         self.inline(key, &plain)
     }

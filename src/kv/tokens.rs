@@ -71,7 +71,7 @@ impl Kv {
         let id = TokenId::of(secret);
         let key = token_key(id);
         let row = Row { version: ROW_VERSION, account: account.0, name: name.into(), created_ms: wall_ms() };
-        let content = self.encode_system(&key, &row);
+        let content = self.encode_system(&key, &row)?;
         self.write(key, content).await?;
         Ok(id)
     }

@@ -82,7 +82,7 @@ impl Upload {
     pub async fn finish(mut self, metadata: Option<Bytes>, expiration: Option<u64>) -> Result<(), KvError> {
         self.begin_call()?;
         let value = if self.chunks.is_empty() && self.tail.len() <= INLINE_LEN_MAX {
-            Stored::Inline(self.kv.seal().seal(&self.key, Part::Value, &self.tail))
+            Stored::Inline(self.kv.seal().seal(&self.key, Part::Value, &self.tail)?)
         } else {
             if !self.tail.is_empty() {
                 self.send_tail().await?;
@@ -126,7 +126,7 @@ impl Upload {
         }
         // At most CHUNKS_MAX, so it fits.
         let index = self.chunks.len() as u32;
-        let chunk = self.kv.seal().seal(&self.key, Part::Chunk(self.id, index), plain);
+        let chunk = self.kv.seal().seal(&self.key, Part::Chunk(self.id, index), plain)?;
         self.chunks.push(*blake3::hash(&chunk).as_bytes());
         let request = Request::PutChunk { key: self.key.clone(), id: self.id, index, chunk };
         self.is_open = true;

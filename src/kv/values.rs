@@ -1,6 +1,7 @@
 //! Reading, writing and deleting values, one or many.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -11,6 +12,10 @@ use crate::replica::{Content, Entry, Key, Reply, Request, Value as Stored};
 
 /// Writes of one bulk request that may wait for their replies at once.
 const BULK_IN_FLIGHT_MAX: usize = 256;
+
+/// How long a read waits for a namespace's key that has not arrived, and how often it looks.
+const KEY_PATIENCE: Duration = Duration::from_secs(2);
+const KEY_POLL: Duration = Duration::from_millis(10);
 
 /// What to write.
 #[derive(Debug, Clone, Default)]
@@ -50,16 +55,30 @@ impl Kv {
     /// caller to check (see [`Kv::namespace`]).
     pub async fn get(&self, namespace: NamespaceId, key: &[u8]) -> Result<Option<Found>, KvError> {
         let key = user_key(namespace, key)?;
+        // A namespace's key and its first values come on different streams.
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.read(&key) {
+                Err(KvError::NoKey) if waited < KEY_PATIENCE => {
+                    waited += KEY_POLL;
+                    tokio::time::sleep(KEY_POLL).await;
+                }
+                read => return read,
+            }
+        }
+    }
+
+    fn read(&self, key: &Key) -> Result<Option<Found>, KvError> {
         let reader = self.handle().reader();
         let now = wall_ms();
-        let entry = reader.get(&key)?;
+        let entry = reader.get(key)?;
         self.note_entry(entry.as_ref());
         let Some(mut entry) = entry.filter(|entry| entry.is_visible(now)) else { return Ok(None) };
         let mut value = None;
         if entry.blob().is_some() {
             // Once more, from a view in which its chunks can't be removed.
             let view = reader.view();
-            let fixed = view.get(&key)?;
+            let fixed = view.get(key)?;
             self.note_entry(fixed.as_ref());
             let Some(fixed) = fixed.filter(|entry| entry.is_visible(now)) else { return Ok(None) };
             entry = fixed;
@@ -69,10 +88,10 @@ impl Kv {
         }
         let value = match (value, &entry.content().value) {
             (Some(blob), _) => blob,
-            (None, Stored::Inline(sealed)) => Value::Inline(self.seal().open(&key, Part::Value, sealed)?),
+            (None, Stored::Inline(sealed)) => Value::Inline(self.seal().open(key, Part::Value, sealed)?),
             (None, _) => return Ok(None),
         };
-        let (metadata, age_ms) = (self.open_metadata(&key, &entry)?, now.saturating_sub(entry.stamp.ms()));
+        let (metadata, age_ms) = (self.open_metadata(key, &entry)?, now.saturating_sub(entry.stamp.ms()));
         Ok(Some(Found { value, metadata, expiration: expiration(&entry), age_ms }))
     }
 
@@ -138,7 +157,7 @@ impl Kv {
     }
 
     fn inline_content(&self, key: &Key, put: Put) -> Result<Content, KvError> {
-        let value = Stored::Inline(self.seal().seal(key, Part::Value, &put.value));
+        let value = Stored::Inline(self.seal().seal(key, Part::Value, &put.value)?);
         self.content(key, value, put.metadata, put.expiration)
     }
 
@@ -152,7 +171,8 @@ impl Kv {
     ) -> Result<Content, KvError> {
         check_metadata(metadata.as_ref())?;
         let metadata = metadata.filter(|plain| !plain.is_empty());
-        let metadata = metadata.map_or_else(Bytes::new, |plain| self.seal().seal(key, Part::Metadata, &plain));
+        let metadata = metadata.map(|plain| self.seal().seal(key, Part::Metadata, &plain)).transpose()?;
+        let metadata = metadata.unwrap_or_default();
         // Zero stands for never, so the first second of 1970 becomes its first millisecond.
         let expire_ms = expiration.map_or(0, |seconds| seconds.saturating_mul(1000).max(1));
         Ok(Content { expire_ms, metadata, value })

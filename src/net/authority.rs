@@ -14,15 +14,13 @@ use super::identity::{
     AUTHORITY_CERTIFICATE_FILE, Identity, IdentityError, NodeKey, crypto, fingerprint, load_certificate, malformed,
     node_id_of_public_key, parse, pem, server_name, write,
 };
-use crate::replica::NodeId;
+use crate::replica::{NodeId, SecretBytes};
 
 const DAY_SECS: u64 = 24 * 60 * 60;
 const AUTHORITY_VALIDITY_SECS: u64 = 20 * 365 * DAY_SECS;
 const NODE_VALIDITY_SECS: u64 = 2 * 365 * DAY_SECS;
 /// Certificates are valid from this long before they were made, so that a peer whose clock is behind accepts them.
 const BACKDATE_SECS: u64 = DAY_SECS;
-
-const AUTHORITY_KEY_FILE: &str = "authority.key";
 
 /// The cluster's certificate authority. Every node holds it, so that every node can let others in.
 #[derive(Clone)]
@@ -57,16 +55,19 @@ impl Authority {
         Ok(Self { key, certificate })
     }
 
-    /// Writes `authority.crt` and `authority.key`.
+    /// Its key, as the keyring keeps it.
+    pub fn to_secret(&self) -> SecretBytes {
+        self.key.to_secret()
+    }
+
+    /// Writes `authority.crt`; the key is kept elsewhere.
     pub fn save(&self, directory: &Path) -> Result<(), IdentityError> {
-        self.key.save_as(directory, AUTHORITY_KEY_FILE)?;
         write(directory, AUTHORITY_CERTIFICATE_FILE, &pem("CERTIFICATE", &self.certificate))
     }
 
-    /// Reads `authority.crt` and `authority.key`.
-    pub fn load(directory: &Path) -> Result<Self, IdentityError> {
-        let key = NodeKey::load_as(directory, AUTHORITY_KEY_FILE)?;
-        Self::from_parts(key, load_certificate(directory, AUTHORITY_CERTIFICATE_FILE)?)
+    /// Reads `authority.crt`, which must fit the key.
+    pub fn load(key: &SecretBytes, directory: &Path) -> Result<Self, IdentityError> {
+        Self::from_parts(NodeKey::from_secret(key)?, load_certificate(directory, AUTHORITY_CERTIFICATE_FILE)?)
     }
 
     /// The authority's certificate (DER).
@@ -163,15 +164,21 @@ mod tests {
     #[test]
     fn files_bring_back_the_same_node_and_cluster() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(matches!(Identity::load(directory.path()), Err(IdentityError::Missing(_))));
+        let key = NodeKey::generate().unwrap();
+        assert!(matches!(Identity::load(key.clone(), directory.path()), Err(IdentityError::Missing(_))));
+        key.save(directory.path()).unwrap();
+        assert_eq!(NodeKey::load(directory.path()).unwrap().node_id(), key.node_id());
+        NodeKey::remove(directory.path()).unwrap();
+        assert!(matches!(NodeKey::load(directory.path()), Err(IdentityError::Missing(_))));
         let authority = Authority::create(NOW).unwrap();
-        let identity = authority.issue(&NodeKey::generate().unwrap(), NOW).unwrap();
+        let identity = authority.issue(&key, NOW).unwrap();
         authority.save(directory.path()).unwrap();
         identity.save(directory.path()).unwrap();
-        let loaded = Identity::load(directory.path()).unwrap();
+        let key = NodeKey::from_secret(&key.to_secret()).unwrap();
+        let loaded = Identity::load(key, directory.path()).unwrap();
         assert_eq!(loaded.node_id(), identity.node_id());
         assert_eq!(loaded.cluster_fingerprint(), authority.fingerprint());
-        let loaded = Authority::load(directory.path()).unwrap();
+        let loaded = Authority::load(&authority.to_secret(), directory.path()).unwrap();
         assert_eq!(loaded.fingerprint(), authority.fingerprint());
         let renewed = loaded.renew(&identity, NOW + 1000).unwrap();
         assert_eq!(renewed.node_id(), identity.node_id());
@@ -182,13 +189,15 @@ mod tests {
     fn parts_that_do_not_belong_together_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let (authority, other) = (Authority::create(NOW).unwrap(), Authority::create(NOW).unwrap());
-        authority.issue(&NodeKey::generate().unwrap(), NOW).unwrap().save(directory.path()).unwrap();
+        let key = NodeKey::generate().unwrap();
+        authority.issue(&key, NOW).unwrap().save(directory.path()).unwrap();
         other.save(directory.path()).unwrap();
-        assert!(matches!(Identity::load(directory.path()), Err(IdentityError::ForeignCertificate)));
-        authority.issue(&NodeKey::generate().unwrap(), NOW).unwrap().save(directory.path()).unwrap();
-        NodeKey::generate().unwrap().save(directory.path()).unwrap();
-        assert!(matches!(Identity::load(directory.path()), Err(IdentityError::KeyMismatch("node"))));
-        assert!(matches!(Authority::load(directory.path()), Err(IdentityError::KeyMismatch("authority"))));
+        assert!(matches!(Identity::load(key.clone(), directory.path()), Err(IdentityError::ForeignCertificate)));
+        authority.issue(&key, NOW).unwrap().save(directory.path()).unwrap();
+        let stranger = NodeKey::generate().unwrap();
+        assert!(matches!(Identity::load(stranger, directory.path()), Err(IdentityError::KeyMismatch("node"))));
+        let foreign = Authority::load(&other.to_secret(), directory.path());
+        assert!(matches!(foreign, Err(IdentityError::KeyMismatch("authority"))));
     }
 
     #[test]

@@ -16,8 +16,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::keyfile::write_private;
-use crate::replica::NodeId;
+use super::keyfile::{remove_private, write_private};
+use crate::replica::{NodeId, SecretBytes};
 
 const NODE_KEY_FILE: &str = "node.key";
 const NODE_CERTIFICATE_FILE: &str = "node.crt";
@@ -129,22 +129,30 @@ impl NodeKey {
         &self.0.0
     }
 
+    /// As the keyring keeps it: PKCS #8.
+    pub fn to_secret(&self) -> SecretBytes {
+        SecretBytes(self.pkcs8().to_vec())
+    }
+
+    /// The inverse of [`NodeKey::to_secret`].
+    pub fn from_secret(secret: &SecretBytes) -> Result<Self, IdentityError> {
+        Self::from_pkcs8(&secret.0)
+    }
+
+    /// Takes `node.key` away, overwritten: a member's key lies in its keyring.
+    pub fn remove(directory: &Path) -> Result<(), IdentityError> {
+        remove_private(directory, NODE_KEY_FILE)
+            .map_err(|source| IdentityError::Io { path: directory.join(NODE_KEY_FILE), source })
+    }
+
     /// Writes `node.key`, so that a join that is interrupted keeps its node id.
     pub fn save(&self, directory: &Path) -> Result<(), IdentityError> {
-        self.save_as(directory, NODE_KEY_FILE)
+        write(directory, NODE_KEY_FILE, &Zeroizing::new(pem("PRIVATE KEY", self.pkcs8())))
     }
 
     /// Reads `node.key`.
     pub fn load(directory: &Path) -> Result<Self, IdentityError> {
-        Self::load_as(directory, NODE_KEY_FILE)
-    }
-
-    pub(super) fn save_as(&self, directory: &Path, name: &str) -> Result<(), IdentityError> {
-        write(directory, name, &Zeroizing::new(pem("PRIVATE KEY", self.pkcs8())))
-    }
-
-    pub(super) fn load_as(directory: &Path, name: &str) -> Result<Self, IdentityError> {
-        let text = Zeroizing::new(read(directory, name)?);
+        let text = Zeroizing::new(read(directory, NODE_KEY_FILE)?);
         let mut der = PrivatePkcs8KeyDer::from_pem_slice(&text)
             .map_err(|error| malformed("private key file")(error.to_string()))?;
         let key = Self::from_pkcs8(der.secret_pkcs8_der());
@@ -191,17 +199,16 @@ impl Identity {
         Ok(Self { key, certificate, authority, not_before_secs, not_after_secs })
     }
 
-    /// Writes `node.key`, `node.crt` and `authority.crt`.
+    /// Writes `node.crt` and `authority.crt`; the key is kept elsewhere.
     pub fn save(&self, directory: &Path) -> Result<(), IdentityError> {
-        self.key.save(directory)?;
         write(directory, AUTHORITY_CERTIFICATE_FILE, &pem("CERTIFICATE", &self.authority))?;
         write(directory, NODE_CERTIFICATE_FILE, &pem("CERTIFICATE", &self.certificate))
     }
 
-    /// Reads `node.key`, `node.crt` and `authority.crt`.
-    pub fn load(directory: &Path) -> Result<Self, IdentityError> {
+    /// Reads `node.crt` and `authority.crt`, which must fit the key.
+    pub fn load(key: NodeKey, directory: &Path) -> Result<Self, IdentityError> {
         Self::new(
-            NodeKey::load(directory)?,
+            key,
             load_certificate(directory, NODE_CERTIFICATE_FILE)?,
             load_certificate(directory, AUTHORITY_CERTIFICATE_FILE)?,
         )
@@ -228,7 +235,8 @@ impl Identity {
         self.not_after_secs.saturating_sub(now_secs) < life / 2
     }
 
-    pub(super) fn key(&self) -> &NodeKey {
+    /// Its key.
+    pub fn key(&self) -> &NodeKey {
         &self.key
     }
 

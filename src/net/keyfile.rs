@@ -28,6 +28,20 @@ pub(super) fn write_private(directory: &Path, name: &str, content: &[u8]) -> io:
     sync_directory(directory)
 }
 
+/// Overwrites `directory/name` and removes it; also fine if there is no such file.
+pub(super) fn remove_private(directory: &Path, name: &str) -> io::Result<()> {
+    let path = directory.join(name);
+    let mut file = match OpenOptions::new().write(true).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    file.write_all(&vec![0; len])?;
+    file.sync_all()?;
+    fs::remove_file(&path)?;
+    sync_directory(directory)
+}
+
 #[cfg(unix)]
 fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::MachineClock;
 use super::handle::Mailbox;
+use crate::keyring::Keyring;
 use crate::net::{self, LinkId, Net, NetEvent};
 use crate::replica::{
     Alarm, Class, Durability, Input, Message, Mono, NodeId, NodeInfo, Now, Output, Replica, Reply, Request, StoreError,
@@ -42,6 +43,7 @@ pub struct Driver {
     net: Net,
     events: mpsc::Receiver<NetEvent>,
     mailbox: Mailbox,
+    keyring: Arc<Keyring>,
     stop: oneshot::Receiver<()>,
     members: watch::Sender<Members>,
     evicted: Evicted,
@@ -80,6 +82,8 @@ pub struct Parts {
     pub events: mpsc::Receiver<NetEvent>,
     /// Where requests come in.
     pub mailbox: Mailbox,
+    /// Keeps what members share in secret.
+    pub keyring: Arc<Keyring>,
     /// Ends the loop, also when it is dropped.
     pub stop: oneshot::Receiver<()>,
     /// Shared with the network, which asks it about each peer.
@@ -99,7 +103,7 @@ enum Wake {
 impl Driver {
     /// A driver, and the roster that it keeps current.
     pub fn new(parts: Parts) -> std::io::Result<(Self, watch::Receiver<Members>)> {
-        let Parts { replica, durability, clock, net, events, mailbox, stop, evicted, alarms } = parts;
+        let Parts { replica, durability, clock, net, events, mailbox, keyring, stop, evicted, alarms } = parts;
         let (members, view) = watch::channel(Members::new());
         let disk = Disk::start(replica.store().syncer())?;
         let driver = Self {
@@ -109,6 +113,7 @@ impl Driver {
             net,
             events,
             mailbox,
+            keyring,
             stop,
             members,
             evicted,
@@ -245,6 +250,9 @@ impl Driver {
                         // Whoever asked may have gone away.
                         let _ = sender.send(reply);
                     }
+                }
+                Output::KeepSecrets(secrets) => {
+                    self.keyring.keep(secrets).map_err(|error| StoreError(error.to_string()))?;
                 }
                 Output::RosterChanged => roster_changed = true,
                 Output::Alarm(alarm) => self.sound(&alarm),

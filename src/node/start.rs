@@ -13,16 +13,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::clock::{MachineClock, entropy, wall};
 use super::driver::{Alarms, Driver, Evicted, Members, NET_EVENTS_MAX, Parts};
 use super::handle::{Handle, mailbox};
-use super::membership::{Grant, JOIN_CLOCK_DIFFERENCE_MS_MAX, Membership};
+use super::membership::{Cluster, Grant, JOIN_CLOCK_DIFFERENCE_MS_MAX, Membership};
 use crate::config::{self, Config};
 use crate::datadir::{DataDir, DataDirError};
 use crate::exit::Exit;
-use crate::kv::{AccountId, Kv, PlainSeal};
+use crate::keyring::{KeyError, Keyring};
+use crate::kv::{AccountId, AeadSeal, Kv, Seal};
 use crate::net::{
     IdentityError, JoinApplicant, JoinError, JoinIssuer, JoinRefusal, JoinToken, Net, NetConfig, NetError,
 };
 use crate::replica::{
-    self, Durability, NamespaceId, NodeId, NodeInfo, PROTOCOL_VERSION, Replica, Reply, Request, Roster, StoreError,
+    self, Durability, NamespaceId, NodeId, NodeInfo, PROTOCOL_VERSION, Replica, Reply, Request, Roster, SharedSecret,
+    StoreError,
 };
 use crate::store::{FjallStore, OpenError};
 
@@ -51,6 +53,9 @@ pub enum StartError {
     /// What is known of the cluster can't be read.
     #[error("{0}")]
     Cluster(String),
+    /// The cluster key can't be had, or is not the one that the data directory was sealed with.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The cluster could not be joined.
     #[error(transparent)]
     Join(#[from] JoinError),
@@ -79,6 +84,7 @@ impl StartError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::DataDir(error) => error.exit(),
+            Self::Key(_) => Exit::ClusterKey,
             Self::Open(OpenError::NewerFormat { .. }) => Exit::DataDirNewer,
             Self::Open(OpenError::InUse { .. }) => Exit::DataDirInUse,
             Self::Open(_) | Self::Store(_) | Self::Io { .. } => Exit::StorageFailed,
@@ -99,6 +105,7 @@ impl StartError {
 
 /// A node that runs. Dropping it without [`Node::stop`] is like a crash: nothing acknowledged is lost.
 pub struct Node {
+    keyring: Arc<Keyring>,
     kv: Kv,
     handle: Handle,
     net: Net,
@@ -115,15 +122,28 @@ pub struct Node {
 impl Node {
     /// Starts the node that lives in `data`. A new directory founds a cluster, or joins one with `config.join`.
     pub async fn start(config: &Config, data: &DataDir) -> Result<Self, StartError> {
+        Self::start_sealed_by(config, data, |keyring| Arc::new(AeadSeal::new(keyring))).await
+    }
+
+    /// [`Node::start`] with another seal, for measuring what sealing costs.
+    #[doc(hidden)]
+    pub async fn start_sealed_by(
+        config: &Config,
+        data: &DataDir,
+        seal: impl FnOnce(Arc<Keyring>) -> Arc<dyn Seal>,
+    ) -> Result<Self, StartError> {
         let membership = Membership::establish(config, data).await?;
         let node = membership.identity.node_id();
         let clock = MachineClock::start();
         let durability = durability(config.durability);
         let store = data.join(STORE);
         let seed = entropy().map_err(StartError::Entropy)?;
+        let keyring = Arc::clone(&membership.keyring);
+        let secrets = keyring.secrets();
         let replica = tokio::task::spawn_blocking(move || {
             let store = FjallStore::open(&store)?;
-            let config = replica::Config { node, durability, seed, sabotage: replica::Sabotage::default() };
+            let sabotage = replica::Sabotage::default();
+            let config = replica::Config { node, durability, seed, secrets, sabotage };
             Ok::<_, StartError>(Replica::open(config, store, clock.now())?)
         });
         let replica = replica.await.map_err(|error| StartError::Cluster(error.to_string()))??;
@@ -147,6 +167,7 @@ impl Node {
             net: net.clone(),
             events,
             mailbox,
+            keyring: Arc::clone(&keyring),
             stop: stopped,
             evicted,
             alarms: alarms.clone(),
@@ -156,10 +177,10 @@ impl Node {
         members_in.send_replace(Some(members.clone()));
 
         let seed = entropy().map_err(StartError::Entropy)?;
-        let kv = Kv::new(handle.clone(), Arc::new(PlainSeal), seed);
+        let kv = Kv::new(handle.clone(), seal(Arc::clone(&keyring)), seed);
         let name = config.node_name(node);
         let account = membership.account;
-        let started = Self { kv, handle, net, account, node, name, members, advertised, alarms, stop, driver };
+        let started = Self { keyring, kv, handle, net, account, node, name, members, advertised, alarms, stop, driver };
         started.announce(config).await?;
         tokio::spawn(keep_dialing(started.net.clone(), node, membership.seeds, started.members.clone()));
         Ok(started)
@@ -193,6 +214,11 @@ impl Node {
     /// For reading and writing.
     pub fn kv(&self) -> &Kv {
         &self.kv
+    }
+
+    /// Its secrets.
+    pub fn keyring(&self) -> &Arc<Keyring> {
+        &self.keyring
     }
 
     /// The driver's mailbox.
@@ -285,11 +311,12 @@ fn issuer(
     handle: Handle,
     members: watch::Receiver<Option<watch::Receiver<Members>>>,
 ) -> JoinIssuer {
-    let account = membership.account.to_string();
+    let (account, keyring) = (membership.account.to_string(), Arc::clone(&membership.keyring));
     let policy = move |applicant: JoinApplicant| {
         let (account, handle, members) = (account.clone(), handle.clone(), members.clone());
+        let keyring = Arc::clone(&keyring);
         let judged: std::pin::Pin<Box<dyn Future<Output = Result<Bytes, JoinRefusal>> + Send>> =
-            Box::pin(async move { judge(applicant, account, &handle, &members).await });
+            Box::pin(async move { judge(applicant, account, &keyring, &handle, &members).await });
         judged
     };
     JoinIssuer { authority: membership.authority.clone(), policy: Arc::new(policy) }
@@ -298,6 +325,7 @@ fn issuer(
 async fn judge(
     applicant: JoinApplicant,
     account: String,
+    keyring: &Keyring,
     handle: &Handle,
     members: &watch::Receiver<Option<watch::Receiver<Members>>>,
 ) -> Result<Bytes, JoinRefusal> {
@@ -327,7 +355,11 @@ async fn judge(
         _ => return Err(JoinRefusal::Other("its storage does not answer".into())),
     }
     let seeds = members.into_iter().map(|(node, info)| (node.to_string(), info.addresses)).collect();
-    serde_json::to_vec(&Grant { account, seeds })
+    // The others are too many for one message; the newcomer gets them on its links.
+    let is_first = |secret: &SharedSecret| matches!(secret.owner, NamespaceId::CLUSTER | NamespaceId::SYSTEM);
+    let secrets = keyring.secrets().into_iter().filter(is_first).collect();
+    let cluster = Cluster { account, seeds, cluster_key_file: None };
+    postcard::to_stdvec(&Grant { cluster, secrets })
         .map(Bytes::from)
         .map_err(|error| JoinRefusal::Other(error.to_string()))
 }

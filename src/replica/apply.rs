@@ -146,6 +146,7 @@ impl<S: Store> Replica<S> {
                     && self.deleted.insert(id)
                 {
                     self.sweep.begin(id);
+                    self.destroy_secrets(id);
                 }
             }
             _ => {}

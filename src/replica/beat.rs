@@ -74,6 +74,7 @@ impl<S: Store> Replica<S> {
             versions: self.versions.hash(),
             former: self.former_hash(),
             digest: self.digest.sum(),
+            secrets: self.secrets.hash(),
             heads,
         };
         self.send(node, &Message::Beat(beat));
@@ -109,6 +110,7 @@ impl<S: Store> Replica<S> {
         };
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let is_first = peer.beat.replace(last).is_none();
+        self.compare_secrets(node, beat.secrets, now);
         if is_first && !last.versions_agree {
             self.syncs.want(node, now.mono);
         }

@@ -11,6 +11,7 @@ use super::dot::{Dot, NodeId};
 use super::entry::{BlobId, Content, Marker};
 use super::key::Key;
 use super::message::{Class, Message};
+use super::secrets::SharedSecret;
 
 /// One connection to a peer; a number that the driver never uses twice.
 pub type LinkId = u64;
@@ -117,6 +118,8 @@ pub enum Request {
     },
     /// Makes a bookmark short enough to be encoded.
     Shorten(Bookmark),
+    /// Shares a secret with all members.
+    ShareSecret(SharedSecret),
     /// Takes this node off the roster; its peers are told.
     Leave,
     /// Asks for the replica's own view of itself and its peers.
@@ -213,6 +216,8 @@ pub enum Output {
         /// The answer.
         reply: Reply,
     },
+    /// Keep these secrets, all there are, durably and apart from the store. What follows must wait until that is done.
+    KeepSecrets(Vec<SharedSecret>),
     /// The roster changed: whom to keep connected may have changed with it.
     RosterChanged,
     /// An operator should know.
@@ -237,6 +242,8 @@ pub enum Alarm {
     Superseded,
     /// This node was evicted.
     Evicted,
+    /// The members share more secrets than there may be; some are not held here.
+    TooManySecrets,
     /// A peer sent what no correct peer sends.
     BadPeer {
         /// Who.
@@ -260,6 +267,9 @@ impl fmt::Display for Alarm {
                 "a newer process runs with this node's identity (a cloned data directory?): writes are refused here",
             ),
             Self::Evicted => f.write_str("this node was taken off the roster: writes are refused here"),
+            Self::TooManySecrets => f.write_str(
+                "there are more keys of namespaces than a node holds, so some values can't be read here: delete namespaces",
+            ),
             Self::BadPeer { node, what } => write!(f, "node {node} was disconnected: {what}"),
         }
     }

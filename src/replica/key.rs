@@ -15,6 +15,8 @@ use super::limits::KEY_LEN_MAX;
 pub struct NamespaceId(pub [u8; 16]);
 
 impl NamespaceId {
+    /// No entries: owns the key that the system's own entries are sealed with.
+    pub const SYSTEM: Self = Self::system(0);
     /// The roster: node id → [`NodeInfo`](super::roster::NodeInfo). Written by the node itself.
     pub const NODES: Self = Self::system(1);
     /// Node ids that were evicted. Only ever added to.

@@ -102,5 +102,13 @@ pub const FOLD_PATIENCE: Mono = Mono::from_ms(10_000);
 pub const BOOKMARK_LEN_MAX: usize = 48;
 /// Requests that wait for acknowledgements or for a bookmark to be covered.
 pub const WAITERS_MAX: usize = 16_384;
+/// Secrets that the members share, all namespaces and their former keys together.
+pub const SECRETS_MAX: usize = 65_536;
+/// Bytes of one secret.
+pub const SECRET_LEN_MAX: usize = 64;
+/// Secrets in one message.
+pub const SECRETS_PER_MESSAGE_MAX: usize = 512;
+/// A peer that holds other secrets is sent all of this node's no more often than this.
+pub const SECRETS_PERIOD: Mono = Mono::from_ms(2_000);
 /// Rows removed per turn in the background (deleted namespaces, expired values).
 pub const SWEEP_ROWS_PER_TURN: usize = 256;

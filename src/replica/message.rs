@@ -10,7 +10,8 @@ use super::digest::DigestSum;
 use super::dot::{Dot, NodeId, Origin};
 use super::entry::{BlobId, Record};
 use super::key::Key;
-use super::limits::{COVERS_MAX, MESSAGE_LEN_MAX, ORIGINS_MAX};
+use super::limits::{COVERS_MAX, MESSAGE_LEN_MAX, ORIGINS_MAX, SECRET_LEN_MAX, SECRETS_PER_MESSAGE_MAX};
+use super::secrets::{SecretsHash, SharedSecret};
 use super::version::{VersionHash, VersionVector};
 
 /// Version of the messages. A node speaks to peers of its own version only, until there are two.
@@ -102,6 +103,8 @@ pub enum Message {
     },
     /// A newer process with the receiver's identity is connected here.
     Superseded,
+    /// Secrets that the receiver should hold too.
+    Secrets(Vec<SharedSecret>),
 }
 
 /// Introduces a process.
@@ -141,6 +144,8 @@ pub struct Beat {
     pub former: VersionHash,
     /// Sum of the sender's digest.
     pub digest: DigestSum,
+    /// Over the secrets that the sender holds.
+    pub secrets: SecretsHash,
     /// The sender's head first, then some that it knows of others.
     pub heads: Vec<Head>,
 }
@@ -259,6 +264,12 @@ impl Message {
             Self::SyncStart { versions, .. } => versions,
             Self::Records(records) if records.pushes.iter().any(|push| push.covers.len() > COVERS_MAX) => {
                 return Err(MalformedMessage("a record that covers too much"));
+            }
+            Self::Secrets(secrets)
+                if secrets.len() > SECRETS_PER_MESSAGE_MAX
+                    || secrets.iter().any(|secret| secret.bytes.0.len() > SECRET_LEN_MAX) =>
+            {
+                return Err(MalformedMessage("secrets out of bounds"));
             }
             _ => return Ok(()),
         };

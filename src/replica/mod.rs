@@ -30,6 +30,7 @@ mod peer;
 mod push;
 mod roster;
 mod rumor;
+mod secrets;
 mod status;
 mod store;
 mod sweep;
@@ -56,6 +57,7 @@ pub use key::{InvalidNamespaceId, Key, NamespaceId};
 pub use memstore::{Image, MemStore};
 pub use message::*;
 pub use roster::{NodeInfo, Roster};
+pub use secrets::{SecretBytes, SecretsHash, SharedSecret};
 pub use status::{PeerStatus, Status};
 pub use store::{BlobAddress, Recovered, Snapshot, Store, StoreError};
 pub use version::{Seen, VersionHash, VersionVector};
@@ -83,6 +85,8 @@ pub struct Config {
     pub durability: Durability,
     /// Entropy for incarnations, jitter and choices of peers; different at every start.
     pub seed: [u8; 32],
+    /// Secrets that the driver kept, see [`Output::KeepSecrets`].
+    pub secrets: Vec<SharedSecret>,
     /// Faults put in on purpose, so that tests can show that they would be caught.
     pub sabotage: Sabotage,
 }
@@ -129,6 +133,7 @@ pub struct Replica<S: Store> {
     syncs: sync::Syncs<S::Snapshot>,
     blobs: blob::Blobs,
     waiters: wait::Waiters,
+    secrets: secrets::Secrets,
     sweep: sweep::Sweep,
     beats: beat::Beats,
     counters: BTreeMap<&'static str, u64>,
@@ -137,7 +142,7 @@ pub struct Replica<S: Store> {
 
 impl<S: Store> Replica<S> {
     /// A replica that goes on where its store stopped.
-    pub fn open(config: Config, mut store: S, now: Now) -> Result<Self, StoreError> {
+    pub fn open(mut config: Config, mut store: S, now: Now) -> Result<Self, StoreError> {
         let recovered = store.recover()?;
         let mut digest = Digest::default();
         store.for_each_hash(&mut |key, hash| digest.add(key, hash))?;
@@ -175,6 +180,7 @@ impl<S: Store> Replica<S> {
             digest,
             roster,
             sweep: sweep::Sweep::of(&deleted),
+            secrets: secrets::Secrets::recover(std::mem::take(&mut config.secrets), &deleted),
             deleted,
             peers: BTreeMap::new(),
             acquaintances: Acquaintances::default(),
@@ -348,6 +354,7 @@ impl<S: Store> Replica<S> {
             Message::ChunkRequest(request) => self.on_chunk_request(node, request)?,
             Message::Chunk { request, chunk } => self.on_chunk(node, request, chunk, now)?,
             Message::Superseded => self.on_superseded(),
+            Message::Secrets(secrets) => self.on_secrets(secrets),
         }
         Ok(())
     }

@@ -25,6 +25,8 @@ pub(super) struct Peer {
     /// Last write of our current life, of the gapless prefix that it has on disk.
     pub(super) durable: u64,
     pub(super) queue: Queue,
+    /// When it was last sent all secrets.
+    pub(super) secrets_sent: Option<Mono>,
 }
 
 /// What a peer's last beat said.
@@ -49,6 +51,7 @@ impl Peer {
             in_flight: [0; 4],
             durable: 0,
             queue: Queue::default(),
+            secrets_sent: None,
         }
     }
 

@@ -50,6 +50,7 @@ impl<S: Store> Replica<S> {
                 return self.await_covered(ticket, bookmark, patience_ms, now);
             }
             Request::Shorten(bookmark) => Reply::Bookmark(self.shorten(bookmark)),
+            Request::ShareSecret(secret) => self.share_secret(secret),
             Request::Leave => self.leave(now)?,
             Request::Status => Reply::Status(Box::new(self.status(now))),
         };

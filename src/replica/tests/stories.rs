@@ -293,3 +293,60 @@ fn a_failing_disk_acknowledges_nothing() {
     assert!(replica.commit(now).is_err());
     assert!(replica.store().get(&user_key(1)).expect("reads go on").is_none());
 }
+
+fn secret(owner: NamespaceId, number: u64, rank: u64) -> SharedSecret {
+    SharedSecret { owner, number, rank, bytes: SecretBytes(number.to_be_bytes().repeat(4)) }
+}
+
+#[test]
+fn secrets_reach_everyone_and_whoever_was_away() {
+    let mut world = calm(3);
+    world.crash(2);
+    let own = NamespaceId([7; 16]);
+    world.request(0, Request::ShareSecret(secret(own, 1, 10)));
+    assert_eq!(world.processes[0].secrets.len(), 1, "kept before anyone hears of it");
+    world.request(0, Request::ShareSecret(secret(NamespaceId::CLUSTER, 2, 10)));
+    world.request(1, Request::ShareSecret(secret(NamespaceId::CLUSTER, 3, 11)));
+    settle(&mut world);
+    let all = [secret(NamespaceId::CLUSTER, 3, 11), secret(own, 1, 10)];
+    assert_eq!(world.processes[0].secrets, all);
+    assert_eq!(world.processes[1].secrets, all);
+    world.restart(2);
+    settle(&mut world);
+    assert_eq!(world.processes[2].secrets, all);
+    world.crash(0);
+    world.restart(0);
+    settle(&mut world);
+    assert_eq!(world.processes[0].secrets, all, "kept over a restart");
+}
+
+#[test]
+fn the_secrets_of_a_deleted_namespace_are_gone_for_good() {
+    let mut world = calm(3);
+    let own = NamespaceId([7; 16]);
+    let ticket = world.request(0, Request::ShareSecret(secret(own, 1, 10)));
+    settle(&mut world);
+    assert!(matches!(world.replies[&ticket], Reply::Done));
+    world.crash(2);
+    let deleted = Key::new(NamespaceId::DELETED, &own.0).expect("16 bytes are a key");
+    world.write(0, deleted, inline(b"\0"));
+    assert!(world.processes[0].secrets.is_empty(), "destroyed before the deletion is acknowledged");
+    settle(&mut world);
+    assert!(world.processes[1].secrets.is_empty());
+    assert_eq!(world.processes[2].secrets.len(), 1);
+    world.restart(2);
+    settle(&mut world);
+    for process in 0..3 {
+        assert!(world.processes[process].secrets.is_empty(), "process {process}: who was away does not bring it back");
+    }
+    let ticket = world.request(1, Request::ShareSecret(secret(own, 9, 99)));
+    assert!(matches!(world.replies[&ticket], Reply::Refused(Refusal::NamespaceDeleted)));
+}
+
+#[test]
+fn too_many_or_too_long_secrets_are_no_message() {
+    let long = SharedSecret { bytes: SecretBytes(vec![0; SECRET_LEN_MAX + 1]), ..secret(NamespaceId::SYSTEM, 1, 1) };
+    assert!(Message::decode(&Message::Secrets(vec![long]).encode()).is_err());
+    let many = vec![secret(NamespaceId::SYSTEM, 1, 1); SECRETS_PER_MESSAGE_MAX + 1];
+    assert!(Message::decode(&Message::Secrets(many).encode()).is_err());
+}

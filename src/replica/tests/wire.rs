@@ -91,8 +91,18 @@ fn messages() -> impl Strategy<Value = Message> {
             versions: VersionHash::default(),
             former: VersionHash::default(),
             digest: DigestSum(sum),
+            secrets: SecretsHash(sum),
             heads
         })),
+        vec((any::<[u8; 16]>(), any::<u64>(), any::<u64>(), vec(any::<u8>(), 0..64)), 0..4).prop_map(|secrets| {
+            let secrets = secrets.into_iter().map(|(owner, number, rank, bytes)| SharedSecret {
+                owner: NamespaceId(owner),
+                number,
+                rank,
+                bytes: SecretBytes(bytes),
+            });
+            Message::Secrets(secrets.collect())
+        }),
         (any::<u64>(), any::<u64>()).prop_map(|(sent, wall_ms)| Message::Echo(Echo { sent: Mono(sent), wall_ms })),
         pushes,
         dots().prop_map(|dot| Message::AckPlease { dot }),
@@ -121,8 +131,13 @@ fn messages() -> impl Strategy<Value = Message> {
 
 /// A replica with one peer, to which anything may be said.
 fn replica() -> (Replica<MemStore>, Now) {
-    let config =
-        Config { node: NodeId(1), durability: Durability::Fsync, seed: [5; 32], sabotage: Sabotage::default() };
+    let config = Config {
+        node: NodeId(1),
+        durability: Durability::Fsync,
+        seed: [5; 32],
+        secrets: Vec::new(),
+        sabotage: Sabotage::default(),
+    };
     let now = Now { mono: Mono(1), wall_ms: 1_700_000_000_000 };
     let mut replica = Replica::open(config, MemStore::default(), now).expect("memory does not fail");
     let hello = Message::Hello(Hello { boot: 1, started_ms: 1, heard: Timestamp::default() });

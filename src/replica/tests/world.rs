@@ -21,6 +21,8 @@ pub(super) struct Process {
     backup: Option<Image>,
     pub(super) links: BTreeMap<NodeId, (LinkId, usize)>,
     writes: u64,
+    /// Kept beside the directory: no crash takes them away, no old copy brings them back.
+    pub(super) secrets: Vec<SharedSecret>,
 }
 
 #[derive(Clone)]
@@ -112,6 +114,7 @@ impl World {
             backup: None,
             links: BTreeMap::new(),
             writes: 0,
+            secrets: Vec::new(),
         });
         let process = self.processes.len() - 1;
         self.start(process);
@@ -128,7 +131,8 @@ impl World {
         self.rng.fill_bytes(&mut seed);
         let now = self.at(process);
         let this = &mut self.processes[process];
-        let config = Config { node: this.node, durability: Durability::Fsync, seed, sabotage: self.sabotage };
+        let (node, secrets, sabotage) = (this.node, this.secrets.clone(), self.sabotage);
+        let config = Config { node, durability: Durability::Fsync, seed, secrets, sabotage };
         this.replica = Some(Replica::open(config, this.disk.clone(), now).expect("memory does not fail"));
         self.turn(process, Input::Wake);
     }
@@ -255,6 +259,7 @@ impl World {
                 let name = name.split([' ', '(']).next().unwrap_or_default().to_owned();
                 *self.alarms.entry(name).or_default() += 1;
             }
+            Output::KeepSecrets(secrets) => self.processes[process].secrets = secrets,
             Output::RosterChanged => {}
         }
     }
