@@ -8,13 +8,16 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::dot::{Dot, NodeId};
+use super::dot::{Dot, NodeId, Origin};
 use super::entry::Entry;
 use super::key::Key;
 use super::limits::{BATCH_LEN, COVERS_MAX, RECORDS_IN_FLIGHT_MAX, RUMOR_KEYS_TOTAL_MAX};
 use super::message::{Class, Message, Push, Records};
 use super::store::{Store, StoreError};
 use super::{Mono, Now, Replica};
+
+/// A dot as it travels, at most: origin and a varint.
+const DOT_LEN_MAX: usize = Origin::LEN + 10;
 
 /// Writes of this turn, for all peers.
 #[derive(Clone, Debug, Default)]
@@ -123,9 +126,9 @@ impl<S: Store> Replica<S> {
                 if entry.dot != rumor.dot {
                     covers.push(rumor.dot);
                 }
-                let record = entry.to_record(&key);
-                bytes += record.body.len() + key.as_bytes().len();
-                pushes.push(Push { record, covers });
+                let push = Push { record: entry.to_record(&key), covers };
+                bytes += len_of(&push);
+                pushes.push(push);
             }
             if !pushes.is_empty() {
                 self.count_many("records_pushed", pushes.len() as u64);
@@ -140,6 +143,11 @@ fn encode_records(pushes: Vec<Push>) -> Bytes {
     Message::Records(Records { pushes }).encode()
 }
 
+/// About how long it is as it travels. Hot keys cover much: left out of the count, a batch of them outgrew a message.
+fn len_of(push: &Push) -> usize {
+    push.record.body.len() + push.record.key.as_bytes().len() + push.covers.len() * DOT_LEN_MAX
+}
+
 fn dot_of(push: &Push) -> Option<(Key, Dot)> {
     let key = &push.record.key;
     Entry::decode(key, &push.record.body).ok().map(|entry| (key.clone(), entry.dot))
@@ -150,7 +158,7 @@ fn batches(pushes: Vec<Push>) -> Vec<Vec<Push>> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     for push in pushes {
-        bytes += push.record.body.len() + push.record.key.as_bytes().len();
+        bytes += len_of(&push);
         batch.push(push);
         if bytes >= BATCH_LEN {
             batches.push(std::mem::take(&mut batch));
@@ -161,4 +169,28 @@ fn batches(pushes: Vec<Push>) -> Vec<Vec<Push>> {
         batches.push(batch);
     }
     batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::{Content, Marker, NamespaceId, Timestamp, Value};
+
+    #[test]
+    fn a_batch_weighs_no_more_than_was_counted() {
+        let origin = Origin::default();
+        let key = Key::new(NamespaceId([9; 16]), b"hot").expect("a short key");
+        let content = Content { expire_ms: 0, metadata: Bytes::new(), value: Value::Inline(Bytes::from_static(b"x")) };
+        let marker = Marker { time: Timestamp::from_ms(1), origin };
+        let entry = Entry::new(&key, origin.dot(u64::MAX), Timestamp::from_ms(1), marker, content);
+        for covers in [0, 1, COVERS_MAX] {
+            let push = Push { record: entry.to_record(&key), covers: vec![origin.dot(u64::MAX); covers] };
+            // Beside what is counted stand a few lengths, and once the header of the message.
+            let (counted, weighed) = (len_of(&push), encode_records(vec![push]).len());
+            assert!(
+                (counted..counted + 16).contains(&weighed),
+                "{covers} covers: {counted} counted, {weighed} weighed"
+            );
+        }
+    }
 }
