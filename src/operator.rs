@@ -11,8 +11,10 @@ use crate::net::Net;
 use crate::node::{Alarms, Handle, Members, Node, invite, wall};
 use crate::replica::{AckLevel, NodeId, Reply, Request, Status};
 
-/// How long a node that leaves waits for another one to have its last write on disk.
+/// How long a node that leaves waits for another one to have its last write on disk, and those of its former lives.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it looks whether another one has them.
+const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 /// How long a node that has left goes on, so that its peers hear of it.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -157,21 +159,36 @@ impl Operator {
         token.map(|token| token.to_string()).map_err(|error| OperatorError(error.to_string()))
     }
 
+    /// Waits until some other node has what this one wrote, now and before it was last started.
+    async fn is_drained(&self) -> Result<bool, OperatorError> {
+        let mut left = DRAIN_PATIENCE;
+        loop {
+            // Acknowledgements speak of this life only.
+            let status = self.replica_status().await?;
+            if status.peers.iter().any(|peer| peer.connected && peer.former_agree == Some(true)) {
+                let Some(life) = status.life else { return Ok(true) };
+                let (dot, patience_ms) = (life.dot(status.last), left.as_millis() as u64);
+                let drained = Request::AwaitAcks { dot, level: AckLevel::Nodes(2), patience_ms };
+                return Ok(matches!(self.ask(drained).await?, Reply::Acknowledged(_)));
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+            tokio::time::sleep(DRAIN_PAUSE).await;
+            left = left.saturating_sub(DRAIN_PAUSE);
+        }
+    }
+
     /// Takes this node off the roster for good, once another node has all its writes on disk. The process ends soon
     /// after.
     pub async fn leave(&self) -> Result<(), OperatorError> {
         if self.0.members.borrow().keys().all(|node| *node == self.0.node) {
             return Err(OperatorError("The last node of a cluster can't leave. Stop it instead.".into()));
         }
-        let status = self.replica_status().await?;
-        if let Some(life) = status.life {
-            let patience_ms = DRAIN_PATIENCE.as_millis() as u64;
-            let drained = Request::AwaitAcks { dot: life.dot(status.last), level: AckLevel::Nodes(2), patience_ms };
-            if !matches!(self.ask(drained).await?, Reply::Acknowledged(_)) {
-                let message = "No other node has all writes of this one on disk yet. Connect it to its peers (see \
-                               `starling status`) and try again.";
-                return Err(OperatorError(message.into()));
-            }
+        if !self.is_drained().await? {
+            let message = "No other node has all writes of this one on disk yet. Connect it to its peers (see \
+                           `starling status`) and try again.";
+            return Err(OperatorError(message.into()));
         }
         match self.ask(Request::Leave).await? {
             Reply::Written { .. } => {}

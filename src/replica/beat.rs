@@ -157,7 +157,7 @@ impl<S: Store> Replica<S> {
             || self.heads.get(origin.node).is_some_and(|head| head.life.is_none_or(|(life, _)| life != origin))
     }
 
-    fn former_hash(&self) -> VersionHash {
+    pub(super) fn former_hash(&self) -> VersionHash {
         self.versions.former_hash(|origin| self.is_former(origin))
     }
 

@@ -54,6 +54,8 @@ pub struct PeerStatus {
     pub lag_ms: Option<u64>,
     /// Whether the version vectors were equal at its last beat.
     pub versions_agree: Option<bool>,
+    /// Whether, at its last beat, it had seen what this node has seen of lives that are over, this node's included.
+    pub former_agree: Option<bool>,
     /// Whether the digests were equal at its last beat.
     pub digests_agree: Option<bool>,
     /// Writes waiting to be pushed to it.
@@ -110,6 +112,7 @@ impl<S: Store> Replica<S> {
             rtt_us: peer.and_then(|peer| peer.rtt_us),
             lag_ms: heard.then_some(behind_ms),
             versions_agree: beat.map(|beat| beat.versions_agree),
+            former_agree: beat.map(|beat| beat.former == self.former_hash()),
             digests_agree: beat.map(|beat| beat.digests_agree),
             queue: peer.map_or(0, |peer| peer.queue.len()),
         }

@@ -208,6 +208,29 @@ fn a_node_that_leaves_is_fenced_everywhere_and_what_it_wrote_stays() {
 }
 
 #[test]
+fn a_node_knows_whether_others_have_what_it_wrote_in_former_lives() {
+    let mut world = calm(2);
+    let has_all = |world: &World| {
+        let replica = world.processes[0].replica.as_ref().expect("it runs");
+        replica.status(world.at(0)).peers[0].former_agree
+    };
+    assert_eq!(has_all(&world), Some(true));
+    world.crash(1);
+    world.write(0, user_key(1), inline(b"while alone"));
+    world.run_until(world.now + Mono::from_ms(100));
+    world.crash(0);
+    world.restart(0);
+    assert_eq!(has_all(&world), None, "there was no beat yet");
+    world.restart(1);
+    world.connect(0, 1);
+    world.run_until(world.now + Mono::from_ms(45));
+    assert_eq!((has_all(&world), read(&world, 1, &user_key(1))), (Some(false), None), "one beat, no session yet");
+    settle(&mut world);
+    assert_eq!(has_all(&world), Some(true));
+    assert_eq!(read(&world, 1, &user_key(1)), Some(inline(b"while alone")));
+}
+
+#[test]
 fn the_older_of_two_processes_with_one_identity_stops_writing() {
     let mut world = calm(3);
     let image = world.processes[2].replica.as_ref().expect("it runs").store().image().clone();
