@@ -12,7 +12,7 @@ use crate::terminal::Paint;
 const ABOUT: &str = "Show how a node and its peers are.
 
 IN SYNC compares this node with each peer: `yes` if both hold the same writes, `behind` if some are still on their way, \
-`DIFFERS` if they have seen the same writes and yet hold different data (it is repaired, and worth a bug report).";
+`DIFFERS` if they have seen the same writes and yet hold different data, which is worth a bug report.";
 
 const EXAMPLES: &str = "Examples:
   starling status

@@ -55,7 +55,7 @@ impl Tables {
     }
 
     /// What an entry's row holds. A row that can't be read counts as absent, so that one bad row stops nothing: the
-    /// digest then lacks it, a verification with any peer finds that and brings the entry back.
+    /// digest then lacks it after the next start, and differs from its peers'.
     pub(super) fn decode(&self, key: &[u8], row: &Bytes) -> Option<Entry> {
         rows::decode_entry(row).map_err(|why| self.corrupt("data", key, why)).ok()
     }
