@@ -12,7 +12,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::auth::Caller;
 use super::body::RequestBody;
@@ -22,7 +22,7 @@ use super::query::Query;
 use super::reply::{Reply, ReplyBody};
 use super::route::{Route, Target, route};
 use super::session::{self, Demands};
-use super::{Api, ApiConfig, Shared, accounts, bulk, bulk_get, expiry, keys, namespaces, operator, values};
+use super::{Api, ApiConfig, Shared, accounts, bulk, bulk_get, changes, expiry, keys, namespaces, operator, values};
 use crate::kv::{AccountId, Kv};
 use crate::operator::Operator;
 use crate::replica::NamespaceId;
@@ -37,6 +37,7 @@ impl Api {
             pop: HeaderValue::from_str(config.pop.as_deref().unwrap_or(&config.node)).ok(),
             config,
             large_bodies: Semaphore::new(bulk::LARGE_BODIES_MAX),
+            closing: watch::Sender::new(false),
             started_secs: expiry::now_secs(),
             requests: AtomicU64::new(0),
         };
@@ -46,6 +47,11 @@ impl Api {
     /// For one request.
     fn in_session(&self) -> Self {
         Self { kv: self.kv.session(), shared: self.shared.clone() }
+    }
+
+    /// Ends what never ends by itself.
+    pub(crate) fn close(&self) {
+        self.shared.closing.send_replace(true);
     }
 
     /// Answers one request.
@@ -175,7 +181,8 @@ impl Api {
             (Target::Value(_), _) => Err(refuse(method, "GET, PUT, DELETE")),
             (Target::Metadata(key), "GET") => values::get_metadata(self, ns, &decode_key(key)?).await,
             (Target::Keys, "GET") => keys::list(self, ns, query).await,
-            (Target::Metadata(_) | Target::Keys, _) => Err(refuse(method, "GET")),
+            (Target::Changes, "GET") => changes::follow(self, ns, query, &parts.headers).await,
+            (Target::Metadata(_) | Target::Keys | Target::Changes, _) => Err(refuse(method, "GET")),
             (Target::Bulk, "PUT") => bulk::put(self, ns, body).await,
             (Target::Bulk, "DELETE") | (Target::BulkDelete, "POST") => bulk::delete(self, ns, body).await,
             (Target::Bulk, _) => Err(refuse(method, "PUT, DELETE")),
@@ -197,6 +204,7 @@ fn operation(target: Target<'_>, method: &Method) -> &'static str {
         (Target::Value(_), _) => "get",
         (Target::Metadata(_), _) => "get metadata",
         (Target::Keys, _) => "list keys",
+        (Target::Changes, _) => "changes",
         (Target::Bulk, "PUT") => "bulk put",
         (Target::Bulk | Target::BulkDelete, _) => "bulk remove keys",
         (Target::BulkGet, _) => "bulk get keys",

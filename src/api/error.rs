@@ -83,6 +83,8 @@ pub(crate) enum RequestError {
     BulkGetTooLarge(usize),
     #[error(transparent)]
     Body(#[from] BodyError),
+    #[error("Invalid position. Pass on the id of an event, or a starling-bookmark, as it came.")]
+    Position,
     #[error("Invalid starling-bookmark. Pass one on as it came with an answer, or leave the header out.")]
     Bookmark,
     /// The write was kept.
@@ -156,11 +158,11 @@ impl RequestError {
             Self::Body(BodyError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, 10024),
             Self::Body(BodyError::Slow) => (StatusCode::REQUEST_TIMEOUT, 10001),
             Self::Body(BodyError::Broken(_)) => (StatusCode::BAD_REQUEST, 10001),
-            Self::Bookmark => (StatusCode::BAD_REQUEST, 10001),
+            Self::Bookmark | Self::Position => (StatusCode::BAD_REQUEST, 10001),
             Self::NotAcknowledged { .. } | Self::Kv(KvError::NotCovered { .. }) => (StatusCode::GATEWAY_TIMEOUT, 10001),
             Self::Kv(KvError::Departed) => (StatusCode::CONFLICT, 10001),
             Self::Kv(KvError::FewerNodes { .. }) => (StatusCode::BAD_REQUEST, 10001),
-            Self::Kv(KvError::Overloaded) => (StatusCode::TOO_MANY_REQUESTS, 10022),
+            Self::Kv(KvError::Overloaded | KvError::TooManyFeeds) => (StatusCode::TOO_MANY_REQUESTS, 10022),
             Self::Kv(KvError::ReadOnly(_) | KvError::ClockFenced(_) | KvError::ShuttingDown) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 10001)
             }

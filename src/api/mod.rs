@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod bulk;
 mod bulk_get;
+mod changes;
 mod dispatch;
 mod envelope;
 mod error;
@@ -35,7 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use hyper::header::HeaderValue;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::kv::{AccountId, Kv};
 use crate::operator::Operator;
@@ -68,6 +69,8 @@ struct Shared {
     pop: Option<HeaderValue>,
     /// Places for requests that hold much memory.
     large_bodies: Semaphore,
+    /// True once the server is to end: what never ends by itself should.
+    closing: watch::Sender<bool>,
     /// Request ids are the start of this process and a count.
     started_secs: u64,
     requests: AtomicU64,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
 
+use super::changes::Events;
 use crate::kv::{BlobReader, KvError};
 
 /// A response as every handler returns it.
@@ -20,6 +21,8 @@ pub(crate) enum ReplyBody {
     Whole(Option<Bytes>),
     /// A value that is read while it is sent, one chunk in memory at a time.
     Blob(BlobBody),
+    /// Events, one after the other, until the client has enough.
+    Events(EventsBody),
 }
 
 type NextChunk = Pin<Box<dyn Future<Output = (BlobReader, Option<Result<Bytes, KvError>>)> + Send>>;
@@ -28,6 +31,33 @@ type NextChunk = Pin<Box<dyn Future<Output = (BlobReader, Option<Result<Bytes, K
 pub(crate) struct BlobBody {
     remaining: u64,
     next: Option<NextChunk>,
+}
+
+type NextEvent = Pin<Box<dyn Future<Output = (Events, Option<Bytes>)> + Send>>;
+
+/// A change feed on its way out.
+pub(crate) struct EventsBody(Option<NextEvent>);
+
+impl From<Events> for ReplyBody {
+    fn from(events: Events) -> Self {
+        Self::Events(EventsBody(Some(next_event(events))))
+    }
+}
+
+fn next_event(mut events: Events) -> NextEvent {
+    Box::pin(async move {
+        let event = events.next().await;
+        (events, event)
+    })
+}
+
+impl EventsBody {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(next) = &mut self.0 else { return Poll::Ready(None) };
+        let Poll::Ready((events, event)) = next.as_mut().poll(cx) else { return Poll::Pending };
+        self.0 = event.is_some().then(|| next_event(events));
+        Poll::Ready(event)
+    }
 }
 
 /// A blob could not be read to its end. The connection is cut, so the client sees a short body, not a wrong one.
@@ -96,6 +126,7 @@ impl Body for ReplyBody {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b)))),
             Self::Blob(blob) => blob.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
+            Self::Events(events) => events.poll_event(cx).map(|event| event.map(|event| Ok(Frame::data(event)))),
         }
     }
 
@@ -103,6 +134,7 @@ impl Body for ReplyBody {
         match self {
             Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Self::Blob(blob) => blob.remaining == 0,
+            Self::Events(events) => events.0.is_none(),
         }
     }
 
@@ -110,6 +142,7 @@ impl Body for ReplyBody {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Blob(blob) => SizeHint::with_exact(blob.remaining),
+            Self::Events(_) => SizeHint::default(),
         }
     }
 }

@@ -33,6 +33,7 @@ pub(crate) enum Target<'a> {
     Bulk,
     BulkDelete,
     BulkGet,
+    Changes,
 }
 
 /// Routes a raw, undecoded path.
@@ -76,6 +77,7 @@ fn namespaces<'a>(account: &'a str, segments: &[&'a str]) -> Route<'a> {
     let target = match rest {
         [] => Target::Itself,
         ["keys"] => Target::Keys,
+        ["changes"] => Target::Changes,
         ["values", key] => Target::Value(key),
         ["metadata", key] => Target::Metadata(key),
         ["bulk"] => Target::Bulk,
@@ -108,6 +110,7 @@ mod tests {
             assert_eq!(target(&at("/bulk")), Some(Target::Bulk));
             assert_eq!(target(&at("/bulk/delete")), Some(Target::BulkDelete));
             assert_eq!(target(&at("/bulk/get")), Some(Target::BulkGet));
+            assert_eq!(target(&at("/changes")), Some(Target::Changes));
         }
     }
 

@@ -99,6 +99,7 @@ pub async fn serve(
         }
     }
     drop(listener);
+    api.close();
     phase.send_replace(Phase::Draining);
     let drained = timeout(DRAIN_TIMEOUT, places.acquire_many(CONNECTIONS_MAX)).await.is_ok();
     let connections = CONNECTIONS_MAX.saturating_sub(u32::try_from(places.available_permits()).unwrap_or(0));

@@ -1,6 +1,6 @@
 //! What can go wrong with a request, in sentences that say what to do.
 
-use super::{NAMESPACES_PER_ACCOUNT_MAX, TOKEN_LEN_MIN};
+use super::{FEEDS_MAX, NAMESPACES_PER_ACCOUNT_MAX, TOKEN_LEN_MIN};
 use crate::replica::limits::{KEY_LEN_MAX, METADATA_LEN_MAX, TITLE_LEN_MAX, VALUE_LEN_MAX};
 use crate::replica::{NodeId, Refusal, StoreError};
 
@@ -66,6 +66,9 @@ pub enum KvError {
     /// The driver did not answer in time. The write may still happen; repeating it is safe.
     #[error("This node did not answer in time, and the write may or may not happen: repeat it.")]
     Timeout,
+    /// All places for feeds are taken.
+    #[error("This node has {FEEDS_MAX} change feeds open, the most there can be: close one, or follow another node's.")]
+    TooManyFeeds,
     /// A bookmark was not covered in time. Nothing was read or written.
     #[error(
         "This node did not get all that the bookmark speaks of within {patience_ms} ms: try again, wait longer, or ask \

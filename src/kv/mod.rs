@@ -6,6 +6,7 @@ mod account;
 mod blob;
 mod cache;
 mod error;
+mod feed;
 mod list;
 mod namespaces;
 mod seal;
@@ -25,6 +26,7 @@ use rand::{Rng, SeedableRng};
 pub use account::{AccountId, InvalidAccountId};
 pub use blob::BlobReader;
 pub use error::KvError;
+pub use feed::{Event, EventKind, FEEDS_MAX, Feed, FeedEnd};
 pub use list::{LIST_EXAMINED_MAX, LIST_LIMIT_MAX, Listed, Page};
 pub use namespaces::{NAMESPACES_PER_ACCOUNT_MAX, Namespace};
 pub use seal::{AeadSeal, Part, PlainSeal, Seal, SealError};
@@ -38,7 +40,7 @@ use cache::Cache;
 use crate::node::{Handle, NodeGone};
 pub use crate::replica::NamespaceId;
 use crate::replica::limits::KEY_LEN_MAX;
-pub use crate::replica::{AckLevel, Bookmark, NodeId};
+pub use crate::replica::{AckLevel, Bookmark, NodeId, Position};
 use crate::replica::{Content, Dot, Key, Reply, Request, Timestamp, Value as Stored};
 
 /// Longest that a write waits for the driver. After it the outcome is unknown.
@@ -55,6 +57,8 @@ struct Inner {
     rng: Mutex<ChaCha12Rng>,
     token_cache: Cache<TokenId, AccountId>,
     namespace_cache: Cache<NamespaceId, (Namespace, Dot, Timestamp)>,
+    /// Places for feeds.
+    feeds: Arc<tokio::sync::Semaphore>,
     /// Held from the check that a title is free until the namespace is written.
     titles: tokio::sync::Mutex<()>,
 }
@@ -64,7 +68,8 @@ impl Kv {
     pub fn new(handle: Handle, seal: Arc<dyn Seal>, seed: [u8; 32]) -> Self {
         let (rng, titles) = (Mutex::new(ChaCha12Rng::from_seed(seed)), tokio::sync::Mutex::new(()));
         let (token_cache, namespace_cache) = Default::default();
-        Self(Arc::new(Inner { handle, seal, rng, token_cache, namespace_cache, titles }), None)
+        let feeds = Arc::new(tokio::sync::Semaphore::new(FEEDS_MAX));
+        Self(Arc::new(Inner { handle, seal, rng, token_cache, namespace_cache, feeds, titles }), None)
     }
 
     fn handle(&self) -> &Handle {
@@ -125,7 +130,11 @@ fn done(reply: Reply) -> Result<(), KvError> {
     match reply {
         Reply::Written { .. } | Reply::Done => Ok(()),
         Reply::Refused(refusal) => Err(refusal.into()),
-        Reply::Acknowledged(_) | Reply::TimedOut(_) | Reply::Bookmark(_) | Reply::Status(_) => Err(KvError::Unexpected),
+        Reply::Acknowledged(_)
+        | Reply::TimedOut(_)
+        | Reply::Bookmark(_)
+        | Reply::Watching { .. }
+        | Reply::Status(_) => Err(KvError::Unexpected),
     }
 }
 

@@ -254,6 +254,11 @@ impl Driver {
                 Output::KeepSecrets(secrets) => {
                     self.keyring.keep(secrets).map_err(|error| StoreError(error.to_string()))?;
                 }
+                Output::Changed(changes) => {
+                    if self.mailbox.changes.send(Arc::new(changes)).is_err() {
+                        self.replica.unwatch();
+                    }
+                }
                 Output::RosterChanged => roster_changed = true,
                 Output::Alarm(alarm) => self.sound(&alarm),
             }

@@ -4,13 +4,16 @@
 
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::replica::{Reply, Request};
+use crate::replica::{Changes, Reply, Request};
 use crate::store::Reader;
 
 /// Requests that may wait for the driver. Over it senders wait too.
 pub const REQUESTS_MAX: usize = 4096;
+/// Batches of changes that a watcher may be behind, each of up to
+/// [`CHANGES_PER_BATCH_MAX`](crate::replica::limits::CHANGES_PER_BATCH_MAX) keys. Over it the oldest are lost to it.
+pub const CHANGES_MAX: usize = 512;
 
 /// The driver will not answer: it has stopped, or its storage failed (see [`Handle::failure`]). Whether the request
 /// was carried out is unknown.
@@ -24,6 +27,7 @@ pub struct Handle {
     requests: mpsc::Sender<(Request, oneshot::Sender<Reply>)>,
     reader: Reader,
     failure: Arc<OnceLock<String>>,
+    changes: broadcast::WeakSender<Arc<Changes>>,
 }
 
 /// The driver's end.
@@ -31,13 +35,17 @@ pub struct Mailbox {
     /// Requests, each with the place where its sender waits. Dropping that place says that there will be no reply.
     pub requests: mpsc::Receiver<(Request, oneshot::Sender<Reply>)>,
     failure: Arc<OnceLock<String>>,
+    /// Whoever watches changes.
+    pub changes: broadcast::Sender<Arc<Changes>>,
 }
 
 /// A mailbox over the store that `reader` reads.
 pub fn mailbox(reader: Reader) -> (Handle, Mailbox) {
     let (sender, requests) = mpsc::channel(REQUESTS_MAX);
     let failure = Arc::new(OnceLock::new());
-    (Handle { requests: sender, reader, failure: failure.clone() }, Mailbox { requests, failure })
+    let (changes, _) = broadcast::channel(CHANGES_MAX);
+    let handle = Handle { requests: sender, reader, failure: failure.clone(), changes: changes.downgrade() };
+    (handle, Mailbox { requests, failure, changes })
 }
 
 impl Handle {
@@ -65,6 +73,12 @@ impl Handle {
             // An error means that the driver has stopped, and with it the reason for the request.
             runtime.spawn(async move { requests.send(letter).await.ok() });
         }
+    }
+
+    /// Changes from now on, once [`Request::Watch`] was answered. Who reads too slowly loses some, and is told.
+    pub fn changes(&self) -> broadcast::Receiver<Arc<Changes>> {
+        // Without a driver there will be none: the channel closes at once.
+        self.changes.upgrade().unwrap_or_else(|| broadcast::channel(1).0).subscribe()
     }
 
     /// What reads use: committed state, without the driver's help.

@@ -127,6 +127,7 @@ impl<S: Store> Replica<S> {
         self.digest.add(key, entry.hash);
         self.store.put(key, &entry, held.map(|held| held.dot));
         self.staged = true;
+        self.changed(key, &entry);
         self.settle_pending(key, &entry)?;
         if key.namespace().is_system() {
             self.notice(key, &entry);

@@ -36,6 +36,18 @@ impl OriginTag {
         Self(tag)
     }
 
+    /// As it is encoded.
+    pub(super) fn to_bytes(self) -> [u8; TAG_LEN] {
+        self.0
+    }
+
+    /// Takes one off the front.
+    pub(super) fn pull(bytes: &mut &[u8]) -> Option<Self> {
+        let (tag, rest) = bytes.split_first_chunk()?;
+        *bytes = rest;
+        Some(Self(*tag))
+    }
+
     /// The part that stands for the node.
     pub fn node(self) -> NodeTag {
         let mut node = [0; NODE_TAG_LEN];
@@ -245,7 +257,7 @@ pub fn fence(roster: &Roster) -> u32 {
     u32::from_be_bytes([0, a, b, c]).min(NEVER - 1)
 }
 
-fn push_varint(bytes: &mut Vec<u8>, mut number: u64) {
+pub(super) fn push_varint(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
         number >>= 7;
@@ -253,7 +265,7 @@ fn push_varint(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
-fn pull_varint(bytes: &mut &[u8]) -> Option<u64> {
+pub(super) fn pull_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for shift in (0..64).step_by(7) {
         let (byte, rest) = bytes.split_first()?;

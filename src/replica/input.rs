@@ -1,14 +1,16 @@
 //! What goes into the replica and what comes out. The driver (or the simulator) owns everything in between: clocks,
 //! sockets, disks, and whoever waits for a reply.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use bytes::Bytes;
 
-use super::bookmark::Bookmark;
+use super::bookmark::{Bookmark, NodeTag};
 use super::clock::Timestamp;
 use super::dot::{Dot, NodeId};
 use super::entry::{BlobId, Content, Marker};
+use super::feed::{Changes, Position};
 use super::key::Key;
 use super::message::{Class, Message};
 use super::secrets::SharedSecret;
@@ -116,6 +118,8 @@ pub enum Request {
         /// For how long, in milliseconds.
         patience_ms: u64,
     },
+    /// Asks to be told of changes ([`Output::Changed`]) from this turn's end on.
+    Watch,
     /// Makes a bookmark short enough to be encoded.
     Shorten(Bookmark),
     /// Shares a secret with all members.
@@ -151,6 +155,13 @@ pub enum Reply {
     Refused(Refusal),
     /// Done: the chunk is staged, the blob given up, the bookmark covered.
     Done,
+    /// The answer to [`Request::Watch`].
+    Watching {
+        /// All of this is in the store.
+        position: Position,
+        /// The nodes that have departed, of which watermarks don't speak.
+        departed: BTreeSet<NodeTag>,
+    },
     /// The answer to [`Request::Shorten`].
     Bookmark(Bookmark),
     /// These nodes, this one included, hold the write on disk.
@@ -218,6 +229,8 @@ pub enum Output {
     },
     /// Keep these secrets, all there are, durably and apart from the store. What follows must wait until that is done.
     KeepSecrets(Vec<SharedSecret>),
+    /// Entries have changed, and are committed.
+    Changed(Changes),
     /// The roster changed: whom to keep connected may have changed with it.
     RosterChanged,
     /// An operator should know.

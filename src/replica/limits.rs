@@ -100,6 +100,8 @@ pub const FOLD_PATIENCE: Mono = Mono::from_ms(10_000);
 
 /// Longest encoded bookmark in bytes: 64 characters of base64.
 pub const BOOKMARK_LEN_MAX: usize = 48;
+/// Changes told together.
+pub const CHANGES_PER_BATCH_MAX: usize = 64;
 /// Requests that wait for acknowledgements or for a bookmark to be covered.
 pub const WAITERS_MAX: usize = 16_384;
 /// Secrets that the members share, all namespaces and their former keys together.

@@ -20,6 +20,7 @@ mod clock;
 mod digest;
 mod dot;
 mod entry;
+mod feed;
 mod fold;
 mod input;
 mod key;
@@ -47,11 +48,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
-pub use bookmark::{Bookmark, MalformedBookmark};
+pub use bookmark::{Bookmark, MalformedBookmark, NodeTag};
 pub use clock::{Clock, Mono, Now, Timestamp};
 pub use digest::{Digest, DigestSum, RecordHash};
 pub use dot::{Dot, Incarnation, NodeId, Origin};
 pub use entry::{Blob, BlobId, Content, Entry, MalformedRecord, Marker, Merge, Record, Value};
+pub use feed::{Change, Changes, Position};
 pub use input::{AckLevel, Alarm, Input, LinkId, Output, Refusal, Reply, Request, Ticket};
 pub use key::{InvalidNamespaceId, Key, NamespaceId};
 pub use memstore::{Image, MemStore};
@@ -134,6 +136,7 @@ pub struct Replica<S: Store> {
     blobs: blob::Blobs,
     waiters: wait::Waiters,
     secrets: secrets::Secrets,
+    watch: feed::Watch,
     sweep: sweep::Sweep,
     beats: beat::Beats,
     counters: BTreeMap<&'static str, u64>,
@@ -189,6 +192,7 @@ impl<S: Store> Replica<S> {
             syncs: sync::Syncs::default(),
             blobs,
             waiters: wait::Waiters::default(),
+            watch: feed::Watch::default(),
             beats: beat::Beats::default(),
             counters: BTreeMap::new(),
             outputs: VecDeque::new(),
@@ -242,6 +246,7 @@ impl<S: Store> Replica<S> {
             }
         }
         self.note_commit()?;
+        self.tell_changes()?;
         self.push_fresh(now)?;
         self.serve_sessions(now)?;
         self.on_time(now)

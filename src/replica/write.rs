@@ -2,6 +2,7 @@
 
 use rand::Rng;
 
+use super::bookmark::NodeTag;
 use super::dot::{Dot, Incarnation, Origin};
 use super::entry::{Blob, BlobId, Content, Entry, Marker, Value};
 use super::input::{Refusal, Reply, Request, Ticket};
@@ -48,6 +49,10 @@ impl<S: Store> Replica<S> {
             }
             Request::AwaitCovered { bookmark, patience_ms } => {
                 return self.await_covered(ticket, bookmark, patience_ms, now);
+            }
+            Request::Watch => {
+                let departed = self.roster.departed().map(NodeTag::of).collect();
+                Reply::Watching { position: self.watch(), departed }
             }
             Request::Shorten(bookmark) => Reply::Bookmark(self.shorten(bookmark)),
             Request::ShareSecret(secret) => self.share_secret(secret),

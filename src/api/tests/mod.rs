@@ -2,6 +2,7 @@
 
 mod access;
 mod bulk;
+mod changes;
 mod lists;
 mod sessions;
 mod values;

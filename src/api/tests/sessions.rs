@@ -13,7 +13,7 @@ use crate::secret::Secret;
 const TIMED_WRITES: usize = 60;
 
 /// A flock on loopback, its nodes connected and with one roster.
-async fn flock(size: usize, durability: Durability) -> Vec<Server> {
+pub(super) async fn flock(size: usize, durability: Durability) -> Vec<Server> {
     let first = Server::founded(durability).await;
     let mut servers = vec![first];
     while servers.len() < size {

@@ -66,6 +66,8 @@ pub(super) struct World {
     pub(super) reused: Vec<Dot>,
     pub(super) alarms: BTreeMap<String, u64>,
     requests: BTreeMap<Ticket, (usize, Key)>,
+    /// Changes told, by process.
+    pub(super) told: Vec<(usize, Changes)>,
     pub(super) replies: BTreeMap<Ticket, Reply>,
 }
 
@@ -93,6 +95,7 @@ impl World {
             reused: Vec::new(),
             alarms: BTreeMap::new(),
             requests: BTreeMap::new(),
+            told: Vec::new(),
             replies: BTreeMap::new(),
         };
         for node in 1..=roughness.nodes as u64 {
@@ -260,6 +263,7 @@ impl World {
                 *self.alarms.entry(name).or_default() += 1;
             }
             Output::KeepSecrets(secrets) => self.processes[process].secrets = secrets,
+            Output::Changed(changes) => self.told.push((process, changes)),
             Output::RosterChanged => {}
         }
     }
