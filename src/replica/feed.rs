@@ -160,7 +160,10 @@ impl<S: Store> Replica<S> {
 
     /// Everything that members committed before this millisecond is here.
     fn given_ms(&mut self) -> u64 {
-        self.held_upto().min(self.clock.promise(0)).ms()
+        match self.config.sabotage.boastful_positions {
+            true => self.clock.promise(0).ms(),
+            false => self.held_upto().min(self.clock.promise(0)).ms(),
+        }
     }
 
     /// Gives out what has changed in the turn that was just committed.

@@ -104,6 +104,8 @@ pub struct Sabotage {
     pub reuse_origin: bool,
     /// Take every bookmark for covered.
     pub trust_bookmarks: bool,
+    /// Take what a reader of the change feed was given for all there is.
+    pub boastful_positions: bool,
     /// Forget what no longer fits into a bookmark.
     pub forget_marks: bool,
 }

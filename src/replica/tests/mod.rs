@@ -1,5 +1,6 @@
 //! The protocol as a whole, in a small rough world.
 
+mod followers;
 mod merge;
 mod sessions;
 mod stories;
