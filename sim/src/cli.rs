@@ -1,6 +1,7 @@
 //! The command line.
 
 mod places;
+mod report;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Places(places::PlacesArgs),
+    Report(report::ReportArgs),
 }
 
 impl Cli {
@@ -24,6 +26,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Places(args) => args.run(),
+            Command::Report(args) => args.run(),
         }
     }
 }

@@ -9,5 +9,6 @@ pub mod cli;
 pub mod outcome;
 pub mod places;
 pub mod portable;
+pub mod report;
 pub mod scenario;
 pub mod span;

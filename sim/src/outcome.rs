@@ -180,7 +180,7 @@ pub struct Details {
     pub places: Vec<Place>,
     /// How some writes spread, the slowest among them.
     pub spreads: Vec<Spread>,
-    /// Lag at the last PoP, in buckets of equal width.
+    /// Lag at the last PoP, see [`Bucket::of`].
     pub histogram: Vec<Bucket>,
     /// Lag at the last PoP of the writes accepted in each slice of time.
     pub over_time: Vec<Slice>,
@@ -221,6 +221,33 @@ pub struct Bucket {
     pub to_us: u64,
     /// How many writes.
     pub count: u64,
+}
+
+/// Bars of a histogram of equal ones.
+const BUCKETS: u64 = 60;
+/// The first bar of a histogram of growing ones.
+const BUCKET_FIRST_US: u64 = 5_000;
+
+impl Bucket {
+    /// Of a set of durations: bars of equal width; where the longest is more than eight times what is `usual_us`, bars
+    /// that are each 15 % wider than the one before, so that the usual and the longest can be told apart in one picture.
+    pub fn of(durations_us: &[u64], usual_us: u64) -> Vec<Self> {
+        let Some(longest_us) = durations_us.iter().copied().max() else { return Vec::new() };
+        let grows = longest_us / 8 > usual_us;
+        let mut width_us = if grows { BUCKET_FIRST_US } else { longest_us / BUCKETS + 1 };
+        let mut buckets = vec![Self { from_us: 0, to_us: width_us, count: 0 }];
+        while let Some(last) = buckets.last().filter(|last| last.to_us <= longest_us) {
+            if grows {
+                width_us += width_us * 3 / 20;
+            }
+            buckets.push(Self { from_us: last.to_us, to_us: last.to_us + width_us, count: 0 });
+        }
+        for duration_us in durations_us {
+            let bucket = buckets.partition_point(|bucket| bucket.to_us <= *duration_us);
+            buckets[bucket].count += 1;
+        }
+        buckets
+    }
 }
 
 /// One slice of time.
@@ -264,6 +291,21 @@ pub struct NodeBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bars_are_equal_or_grow() {
+        let equal = Bucket::of(&[0, 100_000, 239_999], 200_000);
+        assert_eq!(equal.len(), 60);
+        assert!(equal.iter().all(|bar| bar.to_us - bar.from_us == 4_000));
+        let growing = Bucket::of(&[0, 199_999, 600_000_000], 200_000);
+        assert!((60..90).contains(&growing.len()), "{}", growing.len());
+        for bars in [equal, growing] {
+            assert_eq!(bars.iter().map(|bar| bar.count).sum::<u64>(), 3);
+            assert!(bars.windows(2).all(|pair| pair[0].to_us == pair[1].from_us));
+            assert_eq!((bars[0].count, bars[bars.len() - 1].count), (1, 1));
+        }
+        assert!(Bucket::of(&[], 1).is_empty());
+    }
 
     #[test]
     fn quantiles_by_nearest_rank() {
