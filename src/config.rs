@@ -54,6 +54,8 @@ pub struct Config {
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Added to the machine's wall clock, in milliseconds. For tests of what a wrong clock does; zero otherwise.
+    pub clock_offset_ms: i64,
 }
 
 impl Default for Config {
@@ -73,6 +75,7 @@ impl Default for Config {
             dev: false,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
+            clock_offset_ms: 0,
         }
     }
 }

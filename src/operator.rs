@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::Durability;
 use crate::net::Net;
-use crate::node::{Alarms, Handle, Members, Node, invite, wall};
+use crate::node::{Alarms, Handle, Members, Node, invite};
 use crate::replica::{AckLevel, NodeId, Reply, Request, Status};
 
 /// How long a node that leaves waits for another one to have its last write on disk, and those of its former lives.
@@ -56,7 +56,7 @@ impl Operator {
             durability,
             members: node.members().clone(),
             alarms: node.alarms().clone(),
-            started: wall(),
+            started: node.handle().clock().wall(),
             left: Notify::new(),
         }))
     }
@@ -96,6 +96,7 @@ impl Operator {
     pub async fn status(&self) -> Result<Value, OperatorError> {
         let desk = &self.0;
         let alarms = desk.alarms.read().map(|alarms| alarms.clone()).unwrap_or_default();
+        let now = desk.handle.clock().wall();
         let disk_bytes = desk.handle.reader().disk_bytes();
         let mut status = json!({
             "account": desk.account,
@@ -103,7 +104,7 @@ impl Operator {
             "name": desk.name,
             "pop": desk.pop,
             "version": env!("CARGO_PKG_VERSION"),
-            "uptime_secs": wall().saturating_sub(desk.started).as_secs(),
+            "uptime_secs": now.saturating_sub(desk.started).as_secs(),
             "durability": desk.durability.as_str(),
             "gossip": desk.advertised,
             "disk_bytes": disk_bytes,
@@ -115,7 +116,7 @@ impl Operator {
             return Ok(status);
         }
         let replica = self.replica_status().await?;
-        let now_ms = wall().as_millis() as u64;
+        let now_ms = desk.handle.clock().wall_ms();
         status["state"] = replica.refusing.map_or_else(|| "serving".into(), |why| format!("read-only: {why}")).into();
         status["digest"] = format!("{:032x}", replica.digest.0).into();
         status["version_vector"] = replica.versions.to_string().into();

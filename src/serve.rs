@@ -91,7 +91,7 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
         account: node.account().to_string(),
         data: data.path().to_owned(),
         token_path: (!config.dev).then(|| data.admin_token_path()),
-        peers: node.members().borrow().len().saturating_sub(1),
+        peers: node.others(),
     });
     let api_config =
         ApiConfig { dev: config.dev, pop: config.pop, node: node.name().to_owned(), account: node.account() };

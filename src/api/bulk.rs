@@ -67,7 +67,8 @@ struct Outcome {
 }
 
 pub(crate) async fn put(api: &Api, ns: NamespaceId, body: &mut RequestBody) -> Result<Reply, RequestError> {
-    let (pairs, _place) = read(api, body, puts).await?;
+    let now = api.kv.now_ms() / 1000;
+    let (pairs, _place) = read(api, body, move |items| puts(items, now)).await?;
     let keys: Vec<Bytes> = pairs.iter().map(|(key, _)| key.clone()).collect();
     let results = api.kv.put_many(ns, pairs).await;
     outcome(&keys, results)
@@ -83,7 +84,7 @@ pub(crate) async fn delete(api: &Api, ns: NamespaceId, body: &mut RequestBody) -
 async fn read<'a, T: DeserializeOwned + 'static, I: Send + 'static>(
     api: &'a Api,
     body: &mut RequestBody,
-    check: fn(Items<T>) -> Result<I, RequestError>,
+    check: impl FnOnce(Items<T>) -> Result<I, RequestError> + Send + 'static,
 ) -> Result<(I, Option<SemaphorePermit<'a>>), RequestError> {
     let parse = move |text: Bytes| {
         let items = serde_json::from_slice::<Items<T>>(&text)
@@ -102,12 +103,12 @@ async fn read<'a, T: DeserializeOwned + 'static, I: Send + 'static>(
     Ok((items, Some(place)))
 }
 
-fn puts(items: Items<Pair>) -> Result<Vec<(Bytes, Put)>, RequestError> {
+fn puts(items: Items<Pair>, now: u64) -> Result<Vec<(Bytes, Put)>, RequestError> {
     let pairs = items.within_limit("pairs")?;
     let mut puts = Vec::with_capacity(pairs.len());
     for (index, pair) in pairs.into_iter().enumerate() {
         let key = pair.key.clone();
-        puts.push(pair.check().map_err(|error| error.in_pair(index, &key))?);
+        puts.push(pair.check(now).map_err(|error| error.in_pair(index, &key))?);
     }
     Ok(puts)
 }
@@ -124,7 +125,8 @@ fn keys(items: Items<DeletedKey>) -> Result<Vec<Bytes>, RequestError> {
 }
 
 impl Pair {
-    fn check(self) -> Result<(Bytes, Put), RequestError> {
+    /// What to write, at `now` in unix seconds.
+    fn check(self, now: u64) -> Result<(Bytes, Put), RequestError> {
         check_key(&self.key)?;
         let Some(Json::String(text)) = self.value else {
             return Err(RequestError::invalid("the value is missing or not a string"));
@@ -141,7 +143,7 @@ impl Pair {
             return Err(RequestError::ValueTooLarge(value.len() as u64));
         }
         let metadata = self.metadata.as_deref().map(metadata::from_raw).transpose()?.flatten();
-        let expiration = expiry::from_json(self.expiration.as_ref(), self.expiration_ttl.as_ref())?;
+        let expiration = expiry::from_json(self.expiration.as_ref(), self.expiration_ttl.as_ref(), now)?;
         Ok((self.key.into(), Put { value, metadata, expiration }))
     }
 }
@@ -217,7 +219,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<Vec<(Bytes, Put)>, String> {
         let items = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        puts(items).map_err(|error| error.to_string())
+        puts(items, 1_700_000_000).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::query::Query;
 use super::reply::{Reply, ReplyBody};
 use super::route::{Route, Target, route};
 use super::session::{self, Demands};
-use super::{Api, ApiConfig, Shared, accounts, bulk, bulk_get, changes, expiry, keys, namespaces, operator, values};
+use super::{Api, ApiConfig, Shared, accounts, bulk, bulk_get, changes, keys, namespaces, operator, values};
 use crate::kv::{AccountId, Kv};
 use crate::operator::Operator;
 use crate::replica::NamespaceId;
@@ -33,12 +33,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("starling-request-id");
 impl Api {
     pub(crate) fn new(kv: Kv, operator: Operator, config: ApiConfig) -> Self {
         let shared = Shared {
+            started_secs: kv.now_ms() / 1000,
             operator,
             pop: HeaderValue::from_str(config.pop.as_deref().unwrap_or(&config.node)).ok(),
             config,
             large_bodies: Semaphore::new(bulk::LARGE_BODIES_MAX),
             closing: watch::Sender::new(false),
-            started_secs: expiry::now_secs(),
             requests: AtomicU64::new(0),
         };
         Self { kv, shared: Arc::new(shared) }

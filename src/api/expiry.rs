@@ -1,8 +1,6 @@
 //! When a value expires: `expiration` (absolute, unix seconds) or `expiration_ttl` (seconds from now, wins over it).
 //!
-//! Reads the wall clock, because a TTL counts from the moment the API gets it; knows nothing of stored values.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! A TTL counts from the moment the API gets it. Knows nothing of stored values.
 
 use serde_json::Value as Json;
 
@@ -14,28 +12,22 @@ const TTL_SECS_MIN: u64 = 60;
 /// The end of the year 9999, in unix seconds. Beyond it lie mistakes, such as milliseconds.
 const EXPIRATION_SECS_MAX: u64 = 253_402_300_799;
 
-/// Unix seconds.
-#[allow(clippy::disallowed_methods, reason = "a TTL is relative to the wall clock of the node that takes the write")]
-pub(crate) fn now_secs() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// The expiration that the query of a PUT asks for, in unix seconds.
-pub(crate) fn from_query(query: Query<'_>) -> Result<Option<u64>, RequestError> {
+/// The expiration that the query of a PUT asks for at `now`, in unix seconds both.
+pub(crate) fn from_query(query: Query<'_>, now: u64) -> Result<Option<u64>, RequestError> {
     let (at, ttl) = (query.value("expiration")?, query.value("expiration_ttl")?);
     if at.is_none() && ttl.is_none() {
         return Ok(None);
     }
     let parsed = |text: &Option<std::borrow::Cow<'_, str>>| text.as_ref().map(|t| (t.parse().ok(), t.to_string()));
-    resolve(parsed(&at), parsed(&ttl), now_secs())
+    resolve(parsed(&at), parsed(&ttl), now)
 }
 
 /// The same for a pair of a bulk PUT, where both are JSON.
-pub(crate) fn from_json(at: Option<&Json>, ttl: Option<&Json>) -> Result<Option<u64>, RequestError> {
+pub(crate) fn from_json(at: Option<&Json>, ttl: Option<&Json>, now: u64) -> Result<Option<u64>, RequestError> {
     let parsed = |json: Option<&Json>| json.filter(|j| !j.is_null()).map(|j| (whole_number(j), j.to_string()));
     match (parsed(at), parsed(ttl)) {
         (None, None) => Ok(None),
-        (at, ttl) => resolve(at, ttl, now_secs()),
+        (at, ttl) => resolve(at, ttl, now),
     }
 }
 
@@ -99,8 +91,8 @@ mod tests {
     #[test]
     fn json_numbers_may_be_floats_or_text() {
         let far = serde_json::json!(4_000_000_000.0);
-        assert_eq!(from_json(Some(&far), None).expect("valid"), Some(4_000_000_000));
-        assert_eq!(from_json(Some(&Json::Null), Some(&Json::Null)).expect("absent"), None);
-        assert!(from_json(Some(&serde_json::json!([1])), None).is_err());
+        assert_eq!(from_json(Some(&far), None, 1).expect("valid"), Some(4_000_000_000));
+        assert_eq!(from_json(Some(&Json::Null), Some(&Json::Null), 1).expect("absent"), None);
+        assert!(from_json(Some(&serde_json::json!([1])), None, 1).is_err());
     }
 }

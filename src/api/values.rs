@@ -50,7 +50,7 @@ pub(crate) async fn put(
     headers: &HeaderMap,
     body: &mut RequestBody,
 ) -> Result<Reply, RequestError> {
-    let expiration = expiry::from_query(query)?;
+    let expiration = expiry::from_query(query, api.kv.now_ms() / 1000)?;
     if let Some(boundary) = multipart::boundary(headers)? {
         let mut sink = ValueSink::new(&api.kv, ns, key);
         let metadata = multipart::read(body, boundary, &mut sink).await?;

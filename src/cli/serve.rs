@@ -74,6 +74,9 @@ pub(super) struct ServeArgs {
     /// How log lines look [default: text]
     #[arg(long, value_name = "text|json")]
     log_format: Option<String>,
+    /// Milliseconds added to the wall clock, for tests
+    #[arg(long, value_name = "MS", hide = true, allow_hyphen_values = true)]
+    clock_offset_ms: Option<String>,
 }
 
 impl ServeArgs {
@@ -105,6 +108,7 @@ impl ServeArgs {
             ("dev", self.dev),
             ("log", self.log),
             ("log_format", self.log_format),
+            ("clock_offset_ms", self.clock_offset_ms),
         ];
         flags.into_iter().filter_map(|(key, text)| Some((key, text?))).collect()
     }

@@ -42,6 +42,10 @@ pub const SETTINGS: &[Setting] = &[
     Setting { key: "dev", apply: |config, text| boolean(text).map(|value| config.dev = value) },
     Setting { key: "log", apply: |config, text| log(text).map(|value| config.log = value) },
     Setting { key: "log_format", apply: |config, text| log_format(text).map(|value| config.log_format = value) },
+    Setting {
+        key: "clock_offset_ms",
+        apply: |config, text| offset_ms(text).map(|value| config.clock_offset_ms = value),
+    },
 ];
 
 impl Setting {
@@ -113,6 +117,10 @@ fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
+fn offset_ms(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("\"{text}\" is not a whole number of milliseconds"))
+}
+
 fn log(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::builder().parse(text) {
         Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
@@ -164,6 +172,7 @@ mod tests {
             ("log", "starling=loud", "debug"),
             ("log", "", "debug"),
             ("log_format", "xml", "json"),
+            ("clock_offset_ms", "fast", "milliseconds"),
         ] {
             let error = set(key, text).unwrap_err();
             assert!(error.contains(hint), "{key}: {error}");

@@ -25,7 +25,7 @@ pub use cluster_key::{ClusterKey, KeyId};
 use file::Contents;
 pub use source::{KeyError, KeySource};
 
-use crate::node::{entropy, wall};
+use crate::node::{MachineClock, entropy};
 use crate::replica::{NamespaceId, SecretBytes, SharedSecret};
 
 /// A new key of an owner that has one already is used this long after it was made: by then the other members hold it.
@@ -61,6 +61,7 @@ pub struct Summary {
 pub struct Keyring {
     path: PathBuf,
     source: KeySource,
+    clock: MachineClock,
     /// Random for each process: with the count it makes every nonce unique, whoever else seals with the same key.
     life: [u8; 16],
     count: AtomicU64,
@@ -98,21 +99,28 @@ impl Keyring {
         secrets: Vec<SharedSecret>,
         node_key: SecretBytes,
         authority_key: SecretBytes,
+        clock: MachineClock,
     ) -> Result<Self, KeyError> {
         let contents = Contents { secrets, node_key, authority_key, shred_below: 0 };
-        let keyring = Self::new(path, source, lock, contents)?;
+        let keyring = Self::new(path, source, lock, contents, clock)?;
         keyring.save()?;
         Ok(keyring)
     }
 
     /// Opens the file with one of the keys that its source gives.
-    pub fn open(path: PathBuf, source: KeySource) -> Result<Self, KeyError> {
+    pub fn open(path: PathBuf, source: KeySource, clock: MachineClock) -> Result<Self, KeyError> {
         let keys = source.read()?.ok_or_else(|| KeyError::Absent(source.to_string()))?;
         let (lock, contents) = file::open(&path, &keys, &source)?;
-        Self::new(path, source, lock, contents)
+        Self::new(path, source, lock, contents, clock)
     }
 
-    fn new(path: PathBuf, source: KeySource, lock: ClusterKey, contents: Contents) -> Result<Self, KeyError> {
+    fn new(
+        path: PathBuf,
+        source: KeySource,
+        lock: ClusterKey,
+        contents: Contents,
+        clock: MachineClock,
+    ) -> Result<Self, KeyError> {
         let life: [u8; 16] = entropy().map_err(KeyError::Entropy)?;
         let owners = owners(&contents.secrets, &life);
         let (count, opening, file) = Default::default();
@@ -120,6 +128,7 @@ impl Keyring {
         Ok(Self {
             path,
             source,
+            clock,
             life,
             count,
             state: RwLock::new(State { contents, lock, owners }),
@@ -184,7 +193,7 @@ impl Keyring {
             state.owners = owners(&secrets, &self.life);
             state.contents.secrets = secrets;
             if destroyed {
-                state.contents.shred_below = now_ms().max(state.cluster_rank() + 1);
+                state.contents.shred_below = self.clock.wall_ms().max(state.cluster_rank() + 1);
             }
             destroyed
         };
@@ -212,7 +221,7 @@ impl Keyring {
     pub fn secret(&self, owner: NamespaceId, bytes: &[u8; 32]) -> Result<SharedSecret, KeyError> {
         let number = u64::from_be_bytes(entropy().map_err(KeyError::Entropy)?);
         let newest = self.read(|state| state.contents.of(owner).map(|secret| secret.rank).max());
-        let rank = now_ms().max(newest.map_or(0, |rank| rank + 1));
+        let rank = self.clock.wall_ms().max(newest.map_or(0, |rank| rank + 1));
         Ok(SharedSecret { owner, number, rank, bytes: SecretBytes(bytes.to_vec()) })
     }
 
@@ -226,7 +235,7 @@ impl Keyring {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let keys = state.owners.get(&owner).ok_or(CipherError::NoKey)?;
         let (number, cipher) = match &keys.before {
-            Some(before) if now_ms() < keys.settled_ms => before,
+            Some(before) if self.clock.wall_ms() < keys.settled_ms => before,
             _ => &keys.newest,
         };
         let count = self.count.fetch_add(1, Ordering::Relaxed);
@@ -291,8 +300,4 @@ fn owners(secrets: &[SharedSecret], life: &[u8; 16]) -> BTreeMap<NamespaceId, Ow
             Some((owner, OwnerKeys { newest: cipher(newest), settled_ms, before }))
         })
         .collect()
-}
-
-fn now_ms() -> u64 {
-    u64::try_from(wall().as_millis()).unwrap_or(u64::MAX)
 }

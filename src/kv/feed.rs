@@ -13,7 +13,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use super::values::expiration;
-use super::{BlobReader, Kv, KvError, NamespaceId, Part, Value, wall_ms};
+use super::{BlobReader, Kv, KvError, NamespaceId, Part, Value};
 use crate::replica::{Changes, Entry, Key, Marker, NodeTag, Position, Reply, Request, Value as Stored};
 
 /// Feeds at a time.
@@ -264,7 +264,7 @@ impl Feed {
         let position = self.position.clone();
         let kind = match &entry.content().value {
             Stored::Tombstone => EventKind::Delete,
-            _ if !entry.is_visible(wall_ms()) => EventKind::Expire,
+            _ if !entry.is_visible(self.kv.now_ms()) => EventKind::Expire,
             stored => EventKind::Put {
                 metadata: self.kv.open_metadata(key, entry)?.map(|metadata| Bytes::copy_from_slice(&metadata)),
                 expiration: expiration(entry),

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::values::expiration;
-use super::{Bookmark, Kv, KvError, NamespaceId, wall_ms};
+use super::{Bookmark, Kv, KvError, NamespaceId};
 
 /// Most keys of one page.
 pub const LIST_LIMIT_MAX: usize = 1000;
@@ -52,7 +52,7 @@ impl Kv {
     }
 
     fn page(&self, namespace: NamespaceId, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Page, KvError> {
-        let now = wall_ms();
+        let now = self.now_ms();
         let mut page = Page::default();
         let mut examined = 0;
         let mut last = None;

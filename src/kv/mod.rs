@@ -76,6 +76,12 @@ impl Kv {
         &self.0.handle
     }
 
+    /// Unix milliseconds by this node's clock: what expirations count from. Whether an entry has expired is decided
+    /// where it is read.
+    pub fn now_ms(&self) -> u64 {
+        self.handle().clock().wall_ms()
+    }
+
     fn seal(&self) -> &dyn Seal {
         &*self.0.seal
     }
@@ -157,11 +163,4 @@ fn user_key(namespace: NamespaceId, name: &[u8]) -> Result<Key, KvError> {
         _ => {}
     }
     Key::new(namespace, name).ok_or(KvError::InvalidKey("its length is out of bounds"))
-}
-
-/// Unix milliseconds. Whether an entry has expired is decided where it is read: here.
-#[allow(clippy::disallowed_methods, reason = "reads hide what has expired, and don't enter the driver's loop")]
-fn wall_ms() -> u64 {
-    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since_1970.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, Kv, KvError, Part, tombstone, wall_ms};
+use super::{AccountId, Kv, KvError, Part, tombstone};
 use crate::replica::limits::TITLE_LEN_MAX;
 use crate::replica::{Content, Dot, Entry, Key, NamespaceId, Timestamp, Value as Stored};
 
@@ -44,7 +44,7 @@ impl Kv {
     }
 
     fn all_namespaces(&self, account: AccountId, seen: &mut dyn FnMut(&Entry)) -> Result<Vec<Namespace>, KvError> {
-        let now = wall_ms();
+        let now = self.now_ms();
         let mut found = Vec::new();
         self.handle().reader().visit(NamespaceId::NAMESPACES, b"", None, &mut |key, entry| {
             seen(&entry);
@@ -97,7 +97,7 @@ impl Kv {
         }
         let namespace = Namespace { id, account, title: title.into() };
         self.share_fresh_key(id).await?;
-        self.write_namespace(&namespace, wall_ms()).await?;
+        self.write_namespace(&namespace, self.now_ms()).await?;
         Ok(namespace)
     }
 
@@ -149,7 +149,7 @@ impl Kv {
             self.note_entry(Some(&deletion));
             return Err(KvError::NamespaceNotFound);
         }
-        let (_, row) = self.decode_namespace(&key, &entry, wall_ms()).ok_or(KvError::NamespaceNotFound)?;
+        let (_, row) = self.decode_namespace(&key, &entry, self.now_ms()).ok_or(KvError::NamespaceNotFound)?;
         Ok((row, entry.dot, entry.stamp))
     }
 

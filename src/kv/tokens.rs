@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, Kv, KvError, tombstone, wall_ms};
+use super::{AccountId, Kv, KvError, tombstone};
 use crate::replica::limits::TITLE_LEN_MAX;
 use crate::replica::{Entry, Key, NamespaceId, StoreError};
 
@@ -70,7 +70,7 @@ impl Kv {
         }
         let id = TokenId::of(secret);
         let key = token_key(id);
-        let row = Row { version: ROW_VERSION, account: account.0, name: name.into(), created_ms: wall_ms() };
+        let row = Row { version: ROW_VERSION, account: account.0, name: name.into(), created_ms: self.now_ms() };
         let content = self.encode_system(&key, &row)?;
         self.write(key, content).await?;
         Ok(id)
@@ -109,7 +109,7 @@ impl Kv {
     }
 
     fn decode_token(&self, key: &Key, entry: &Entry) -> Option<Token> {
-        if !entry.is_visible(wall_ms()) {
+        if !entry.is_visible(self.now_ms()) {
             return None;
         }
         let id = TokenId(key.name()[..].try_into().ok()?);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{BlobReader, Kv, KvError, NamespaceId, Part, tombstone, user_key, wall_ms};
+use super::{BlobReader, Kv, KvError, NamespaceId, Part, tombstone, user_key};
 use crate::replica::limits::{INLINE_LEN_MAX, METADATA_LEN_MAX, VALUE_LEN_MAX};
 use crate::replica::{Content, Entry, Key, Reply, Request, Value as Stored};
 
@@ -70,7 +70,7 @@ impl Kv {
 
     fn read(&self, key: &Key) -> Result<Option<Found>, KvError> {
         let reader = self.handle().reader();
-        let now = wall_ms();
+        let now = self.now_ms();
         let entry = reader.get(key)?;
         self.note_entry(entry.as_ref());
         let Some(mut entry) = entry.filter(|entry| entry.is_visible(now)) else { return Ok(None) };

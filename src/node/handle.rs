@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::clock::MachineClock;
 use crate::replica::{Changes, Reply, Request};
 use crate::store::Reader;
 
@@ -26,6 +27,7 @@ pub struct NodeGone;
 pub struct Handle {
     requests: mpsc::Sender<(Request, oneshot::Sender<Reply>)>,
     reader: Reader,
+    clock: MachineClock,
     failure: Arc<OnceLock<String>>,
     changes: broadcast::WeakSender<Arc<Changes>>,
 }
@@ -39,12 +41,12 @@ pub struct Mailbox {
     pub changes: broadcast::Sender<Arc<Changes>>,
 }
 
-/// A mailbox over the store that `reader` reads.
-pub fn mailbox(reader: Reader) -> (Handle, Mailbox) {
+/// A mailbox over the store that `reader` reads, of a node that lives by `clock`.
+pub fn mailbox(reader: Reader, clock: MachineClock) -> (Handle, Mailbox) {
     let (sender, requests) = mpsc::channel(REQUESTS_MAX);
     let failure = Arc::new(OnceLock::new());
     let (changes, _) = broadcast::channel(CHANGES_MAX);
-    let handle = Handle { requests: sender, reader, failure: failure.clone(), changes: changes.downgrade() };
+    let handle = Handle { requests: sender, reader, clock, failure: failure.clone(), changes: changes.downgrade() };
     (handle, Mailbox { requests, failure, changes })
 }
 
@@ -86,6 +88,11 @@ impl Handle {
         &self.reader
     }
 
+    /// The node's clock.
+    pub fn clock(&self) -> MachineClock {
+        self.clock
+    }
+
     /// Why this node takes no more writes, if its storage failed.
     pub fn failure(&self) -> Option<String> {
         self.failure.get().cloned()
@@ -108,7 +115,7 @@ mod tests {
     async fn replies_reach_their_senders_and_silence_is_an_error() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = FjallStore::open(directory.path()).expect("a store");
-        let (handle, mut mailbox) = mailbox(store.reader());
+        let (handle, mut mailbox) = mailbox(store.reader(), MachineClock::start(0));
         let driver = tokio::spawn(async move {
             let (_, first) = mailbox.requests.recv().await.expect("a request");
             first.send(Reply::Done).expect("a waiting sender");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::clock::{entropy, wall};
+use super::clock::{MachineClock, entropy};
 use super::start::StartError;
 use crate::config::Config;
 use crate::datadir::{DataDir, write_private};
@@ -72,13 +72,13 @@ impl Cluster {
 
 impl Membership {
     /// What the data directory says; if it is new, joins with the token in `config`, or founds a cluster.
-    pub async fn establish(config: &Config, data: &DataDir) -> Result<Self, StartError> {
+    pub async fn establish(config: &Config, data: &DataDir, clock: MachineClock) -> Result<Self, StartError> {
         let directory = data.join(IDENTITY);
         if data.join(CLUSTER).exists() {
             if config.join.is_some() {
                 tracing::info!("this data directory is a member of a cluster already: the join token is not used");
             }
-            return Self::load(config, data);
+            return Self::load(config, data, clock);
         }
         let source = KeySource::of(config, data.path(), None)?;
         let created = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
@@ -95,25 +95,25 @@ impl Membership {
         // Before anything is joined: a source that does not work should leave no trace.
         let given = source.read()?;
         let (identity, authority, grant) = match &config.join {
-            Some(token) => join(config, &key, token.expose()).await?,
-            None => found(&key, given.as_ref().and_then(|keys| keys.first()))?,
+            Some(token) => join(config, &key, token.expose(), clock).await?,
+            None => found(&key, given.as_ref().and_then(|keys| keys.first()), clock)?,
         };
         authority.save(&directory)?;
         identity.save(&directory)?;
         let Grant { mut cluster, secrets } = grant;
         let lock = lock_of(&secrets, given, &source)?;
         let keys = (identity.key().to_secret(), authority.to_secret());
-        Keyring::create(data.join(KEYRING), source.clone(), lock, secrets, keys.0, keys.1)?;
+        Keyring::create(data.join(KEYRING), source.clone(), lock, secrets, keys.0, keys.1, clock)?;
         if let KeySource::File(path) = source {
             cluster.cluster_key_file = Some(path);
         }
         let text = serde_json::to_vec_pretty(&cluster).map_err(|error| StartError::Cluster(error.to_string()))?;
         write_private(&data.join(CLUSTER), &text)?;
         NodeKey::remove(&directory)?;
-        Self::load(config, data)
+        Self::load(config, data, clock)
     }
 
-    fn load(config: &Config, data: &DataDir) -> Result<Self, StartError> {
+    fn load(config: &Config, data: &DataDir, clock: MachineClock) -> Result<Self, StartError> {
         let path = data.join(CLUSTER);
         let text = std::fs::read(&path).map_err(|cause| StartError::Io { path: path.clone(), cause })?;
         let damaged = |what: String| StartError::Cluster(format!("{} is damaged: {what}", path.display()));
@@ -122,13 +122,13 @@ impl Membership {
             return Err(KeyError::Unsealed(data.path().to_owned()).into());
         }
         let source = KeySource::of(config, data.path(), cluster.cluster_key_file.as_deref())?;
-        let keyring = Arc::new(Keyring::open(data.join(KEYRING), source)?);
+        let keyring = Arc::new(Keyring::open(data.join(KEYRING), source, clock)?);
         let directory = data.join(IDENTITY);
         // A crash may have come between.
         NodeKey::remove(&directory)?;
         let authority = Authority::load(&keyring.authority_key(), &directory)?;
         let mut identity = Identity::load(NodeKey::from_secret(&keyring.node_key())?, &directory)?;
-        let now_secs = wall().as_secs();
+        let now_secs = clock.wall().as_secs();
         if identity.needs_renewal(now_secs) {
             identity = authority.renew(&identity, now_secs)?;
             identity.save(&directory)?;
@@ -162,26 +162,35 @@ fn lock_of(
     Ok(lock)
 }
 
-fn found(key: &NodeKey, given: Option<&ClusterKey>) -> Result<(Identity, Authority, Grant), StartError> {
-    let now_secs = wall().as_secs();
+fn found(
+    key: &NodeKey,
+    given: Option<&ClusterKey>,
+    clock: MachineClock,
+) -> Result<(Identity, Authority, Grant), StartError> {
+    let now_secs = clock.wall().as_secs();
     let authority = Authority::create(now_secs)?;
     let identity = authority.issue(key, now_secs)?;
     let account = AccountId(entropy().map_err(StartError::Entropy)?);
     let cluster_key = given.map_or_else(ClusterKey::generate, |given| Ok(given.clone()))?;
     let system_key = ClusterKey::generate()?;
     let secrets =
-        vec![first_secret(NamespaceId::CLUSTER, &cluster_key)?, first_secret(NamespaceId::SYSTEM, &system_key)?];
+        vec![first_secret(NamespaceId::CLUSTER, &cluster_key, clock)?, first_secret(NamespaceId::SYSTEM, &system_key, clock)?];
     let cluster = Cluster { account: account.to_string(), seeds: BTreeMap::new(), cluster_key_file: None };
     Ok((identity, authority, Grant { cluster, secrets }))
 }
 
-fn first_secret(owner: NamespaceId, key: &ClusterKey) -> Result<SharedSecret, StartError> {
+fn first_secret(owner: NamespaceId, key: &ClusterKey, clock: MachineClock) -> Result<SharedSecret, StartError> {
     let number = u64::from_be_bytes(entropy().map_err(StartError::Entropy)?);
-    let rank = wall().as_millis() as u64;
+    let rank = clock.wall_ms();
     Ok(SharedSecret { owner, number, rank, bytes: SecretBytes(key.bytes().to_vec()) })
 }
 
-async fn join(config: &Config, key: &NodeKey, token: &str) -> Result<(Identity, Authority, Grant), StartError> {
+async fn join(
+    config: &Config,
+    key: &NodeKey,
+    token: &str,
+    clock: MachineClock,
+) -> Result<(Identity, Authority, Grant), StartError> {
     let token: net::JoinToken = token.parse().map_err(net::JoinError::InvalidToken)?;
     let advertised = config.advertise.as_ref().map(ToString::to_string).unwrap_or_default();
     let request = JoinRequest {
@@ -189,7 +198,7 @@ async fn join(config: &Config, key: &NodeKey, token: &str) -> Result<(Identity, 
         pop: config.pop.clone().unwrap_or_default(),
         info: Bytes::from(advertised.into_bytes()),
     };
-    let join = JoinConfig { clock: Arc::new(wall), tuning: NetTuning::default() };
+    let join = JoinConfig { clock: Arc::new(move || clock.wall()), tuning: NetTuning::default() };
     let joined = net::join(&token, request, key, &join).await?;
     let grant = postcard::from_bytes(&joined.grant)
         .map_err(|error| net::JoinError::Protocol(format!("the grant can't be read: {error}")))?;

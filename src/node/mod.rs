@@ -5,12 +5,14 @@ mod clock;
 mod driver;
 mod handle;
 mod membership;
+mod peers;
 mod start;
 
+pub use clock::MachineClock;
 pub use driver::{Alarms, Members};
 pub use handle::{Handle, Mailbox, NodeGone, REQUESTS_MAX, mailbox};
 pub use membership::JOIN_CLOCK_DIFFERENCE_MS_MAX;
 pub use start::{Node, StartError};
 
-pub(crate) use clock::{entropy, wall};
+pub(crate) use clock::entropy;
 pub(crate) use start::invite;

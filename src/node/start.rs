@@ -10,10 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::clock::{MachineClock, entropy, wall};
+use super::clock::{MachineClock, entropy};
 use super::driver::{Alarms, Driver, Evicted, Members, NET_EVENTS_MAX, Parts};
 use super::handle::{Handle, mailbox};
 use super::membership::{Cluster, Grant, JOIN_CLOCK_DIFFERENCE_MS_MAX, Membership};
+use super::peers::{Announcement, Dialing};
 use crate::config::{self, Config};
 use crate::datadir::{DataDir, DataDirError};
 use crate::exit::Exit;
@@ -30,8 +31,6 @@ use crate::store::{FjallStore, OpenError};
 
 /// Directory of the store within the data directory.
 const STORE: &str = "store";
-/// How often addresses that are names are looked up again.
-const LOOKUP_PERIOD: Duration = Duration::from_secs(60);
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +65,8 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The gossip address can't be used.
-    #[error(transparent)]
-    Net(#[from] NetError),
+    #[error("{0}; choose another address with --gossip")]
+    Gossip(NetError),
     /// The operating system gives no randomness.
     #[error("no entropy: {0}")]
     Entropy(getrandom::Error),
@@ -112,6 +111,7 @@ pub struct Node {
     account: AccountId,
     node: NodeId,
     name: String,
+    seeds: BTreeMap<NodeId, Vec<String>>,
     members: watch::Receiver<Members>,
     advertised: String,
     alarms: Alarms,
@@ -132,9 +132,9 @@ impl Node {
         data: &DataDir,
         seal: impl FnOnce(Arc<Keyring>) -> Arc<dyn Seal>,
     ) -> Result<Self, StartError> {
-        let membership = Membership::establish(config, data).await?;
+        let clock = MachineClock::start(config.clock_offset_ms);
+        let membership = Membership::establish(config, data, clock).await?;
         let node = membership.identity.node_id();
-        let clock = MachineClock::start();
         let durability = durability(config.durability);
         let store = data.join(STORE);
         let seed = entropy().map_err(StartError::Entropy)?;
@@ -150,14 +150,14 @@ impl Node {
 
         let evicted = Evicted::default();
         let alarms = Alarms::default();
-        let (handle, mailbox) = mailbox(replica.store().reader());
+        let (handle, mailbox) = mailbox(replica.store().reader(), clock);
         let (events_in, events) = mpsc::channel(NET_EVENTS_MAX);
         let (members_in, members_out) = watch::channel(None::<watch::Receiver<Members>>);
-        let mut net_config = NetConfig::new(config.gossip, membership.identity.clone(), Arc::new(wall));
+        let mut net_config = NetConfig::new(config.gossip, membership.identity.clone(), Arc::new(move || clock.wall()));
         let banned = evicted.clone();
         net_config.banned = Some(Arc::new(move |node| banned.read().is_ok_and(|banned| banned.contains(&node))));
         net_config.join = Some(issuer(&membership, handle.clone(), members_out));
-        let net = Net::bind(net_config, events_in)?;
+        let net = Net::bind(net_config, events_in).map_err(StartError::Gossip)?;
         let advertised = config.advertised(net.local_addr()).to_string();
         let (stop, stopped) = oneshot::channel();
         let (driver, members) = Driver::new(Parts {
@@ -169,7 +169,7 @@ impl Node {
             mailbox,
             keyring: Arc::clone(&keyring),
             stop: stopped,
-            evicted,
+            evicted: evicted.clone(),
             alarms: alarms.clone(),
         })
         .map_err(StartError::Thread)?;
@@ -180,35 +180,27 @@ impl Node {
         let kv = Kv::new(handle.clone(), seal(Arc::clone(&keyring)), seed);
         let name = config.node_name(node);
         let account = membership.account;
-        let started = Self { keyring, kv, handle, net, account, node, name, members, advertised, alarms, stop, driver };
-        started.announce(config).await?;
-        tokio::spawn(keep_dialing(started.net.clone(), node, membership.seeds, started.members.clone()));
-        Ok(started)
+        let info = NodeInfo {
+            name: name.clone(),
+            pop: config.pop.clone().unwrap_or_default(),
+            addresses: vec![advertised.clone()],
+            protocol: PROTOCOL_VERSION,
+            joined: replica::Timestamp::from_ms(clock.wall_ms()),
+        };
+        let announcement = Announcement { handle: handle.clone(), node, info, members: members.clone() };
+        announcement.make().await?;
+        tokio::spawn(announcement.keep());
+        let seeds = membership.seeds;
+        let dialing = Dialing { net: net.clone(), node, seeds: seeds.clone(), members: members.clone(), evicted };
+        tokio::spawn(dialing.keep());
+        Ok(Self { keyring, kv, handle, net, account, node, name, seeds, members, advertised, alarms, stop, driver })
     }
 
-    /// Writes this node's own entry, if what stands there is not true any more.
-    async fn announce(&self, config: &Config) -> Result<(), StartError> {
-        let held = self.members.borrow().get(&self.node).cloned();
-        let info = NodeInfo {
-            name: self.name.clone(),
-            pop: config.pop.clone().unwrap_or_default(),
-            addresses: vec![self.advertised.clone()],
-            protocol: PROTOCOL_VERSION,
-            joined: held.as_ref().map_or(replica::Timestamp::from_ms(wall().as_millis() as u64), |held| held.joined),
-        };
-        if held.as_ref() == Some(&info) {
-            return Ok(());
-        }
-        let key = Roster::key(NamespaceId::NODES, self.node);
-        match self.handle.call(Request::Write { key, content: info.to_content() }).await {
-            Ok(Reply::Written { .. }) => Ok(()),
-            Ok(Reply::Refused(replica::Refusal::Evicted)) => Err(StartError::Announce(
-                "it was taken off the roster; start it with a new, empty data directory and a join token".into(),
-            )),
-            Ok(Reply::Refused(refusal)) => Err(StartError::Announce(refusal.to_string())),
-            Ok(reply) => Err(StartError::Announce(format!("unexpected reply {reply:?}"))),
-            Err(gone) => Err(StartError::Announce(self.handle.failure().unwrap_or_else(|| gone.to_string()))),
-        }
+    /// How many other nodes are known, be it only from the one that let this one in.
+    pub fn others(&self) -> usize {
+        let members = self.members.borrow();
+        let unheard = self.seeds.keys().filter(|node| !members.contains_key(node)).count();
+        members.keys().filter(|node| **node != self.node).count() + unheard
     }
 
     /// For reading and writing.
@@ -346,7 +338,7 @@ async fn judge(
             .map(str::to_owned)
             .collect(),
         protocol: PROTOCOL_VERSION,
-        joined: replica::Timestamp::from_ms(wall().as_millis() as u64),
+        joined: replica::Timestamp::from_ms(handle.clock().wall_ms()),
     };
     let key = Roster::key(NamespaceId::NODES, applicant.node);
     match handle.call(Request::Write { key, content: info.to_content() }).await {
@@ -362,49 +354,4 @@ async fn judge(
     postcard::to_stdvec(&Grant { cluster, secrets })
         .map(Bytes::from)
         .map_err(|error| JoinRefusal::Other(error.to_string()))
-}
-
-/// Tells the network whom to keep connected: the members, and until they are known, whom the joining node was told of.
-async fn keep_dialing(
-    net: Net,
-    own: NodeId,
-    seeds: BTreeMap<NodeId, Vec<String>>,
-    mut members: watch::Receiver<Members>,
-) {
-    loop {
-        let known = members.borrow_and_update().clone();
-        let mut wanted: BTreeMap<NodeId, Vec<String>> = match known.keys().any(|node| *node != own) {
-            true => known.into_iter().map(|(node, info)| (node, info.addresses)).collect(),
-            false => seeds.clone(),
-        };
-        for (node, addresses) in &mut wanted {
-            // A newcomer's entry may not say yet where it listens.
-            if let Some(seed) = seeds.get(node).filter(|_| addresses.is_empty()) {
-                addresses.clone_from(seed);
-            }
-        }
-        let mut peers = BTreeMap::new();
-        for (node, addresses) in wanted.into_iter().filter(|(node, _)| *node != own) {
-            peers.insert(node, look_up(&addresses).await);
-        }
-        net.set_peers(peers);
-        tokio::select! {
-            changed = members.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(LOOKUP_PERIOD) => {}
-        }
-    }
-}
-
-async fn look_up(addresses: &[String]) -> Vec<SocketAddr> {
-    let mut found = Vec::new();
-    for address in addresses {
-        match address.parse() {
-            Ok(address) => found.push(address),
-            Err(_) => match tokio::net::lookup_host(address.as_str()).await {
-                Ok(addresses) => found.extend(addresses),
-                Err(error) => tracing::warn!(address, %error, "can't look up the address of a peer"),
-            },
-        }
-    }
-    found
 }

@@ -273,7 +273,8 @@ impl fmt::Display for Alarm {
                 write!(f, "two different values of {key:?} under one marker of node {node}: that node breaks the rules")
             }
             Self::ClockSkew(ahead_ms) => {
-                write!(f, "this machine's clock is {ahead_ms} ms ahead of the median of its peers: check NTP")
+                let (ms, side) = (ahead_ms.unsigned_abs(), if *ahead_ms < 0 { "behind" } else { "ahead of" });
+                write!(f, "this machine's clock is {ms} ms {side} the median of its peers: check NTP")
             }
             Self::ClockFine => f.write_str("this machine's clock agrees with its peers' again"),
             Self::Superseded => f.write_str(
@@ -292,6 +293,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NamespaceDeleted => f.write_str("the namespace is deleted"),
+            Self::ClockFenced(ahead_ms) if *ahead_ms < 0 => {
+                write!(f, "this node's clock is {} ms behind its peers'", ahead_ms.unsigned_abs())
+            }
             Self::ClockFenced(ahead_ms) => write!(f, "this node's clock is {ahead_ms} ms ahead of its peers'"),
             Self::Superseded => f.write_str("a newer process runs with this node's identity"),
             Self::Evicted => f.write_str("this node was taken off the roster"),

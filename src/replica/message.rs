@@ -112,8 +112,9 @@ pub enum Message {
 pub struct Hello {
     /// Random, per process start.
     pub boot: u64,
-    /// Wall clock at process start, milliseconds: of two processes with one identity the older one yields.
-    pub started_ms: u64,
+    /// When the process started, above all that its directory had minted: of two processes with one identity the
+    /// older one yields.
+    pub started: Timestamp,
     /// The highest timestamp that the sender has heard from the receiver.
     pub heard: Timestamp,
 }

@@ -169,7 +169,10 @@ impl<S: Store> Replica<S> {
         }
         let blobs = blob::Blobs::recover(&mut store, &recovered)?;
         let mut rng = ChaCha8Rng::from_seed(config.seed);
-        let started = Hello { boot: rng.next_u64(), started_ms: now.wall_ms, heard: Timestamp::default() };
+        // A clock that was set back since must not make this process older than its own former ones, so its start is
+        // a timestamp too. A copy of a directory is newer for the same reason.
+        let mut clock = Clock::starting_above(recovered.clock_floor);
+        let started = Hello { boot: rng.next_u64(), started: clock.tick(now.wall_ms), heard: Timestamp::default() };
         let mut replica = Self {
             started,
             rng,
@@ -177,7 +180,7 @@ impl<S: Store> Replica<S> {
             commit: 0,
             staged: true,
             wants_sync: false,
-            clock: Clock::starting_above(recovered.clock_floor),
+            clock,
             skew: Skew::default(),
             life: None,
             superseded: false,
@@ -368,7 +371,7 @@ impl<S: Store> Replica<S> {
 
     fn on_hello(&mut self, node: NodeId, hello: Hello, now: Now) {
         let newest = self.acquaintances.get(node).and_then(|known| known.hello.as_ref());
-        if newest.is_some_and(|newest| newest.boot != hello.boot && newest.started_ms > hello.started_ms) {
+        if newest.is_some_and(|newest| newest.boot != hello.boot && newest.started > hello.started) {
             // An older process of that identity has come back while a newer one exists.
             self.count("superseded_peers");
             self.send(node, &Message::Superseded);

@@ -61,6 +61,15 @@ pub enum OpenError {
         /// The directory.
         path: PathBuf,
     },
+    /// The process may not have files as large as the store's.
+    #[error(
+        "the data directory {} can't be opened: its files are up to {} MiB long, and the limit of this process is \
+         lower; raise it with `ulimit -f`", path.display(), JOURNAL_BYTES_MAX / MIB
+    )]
+    FileSizeLimit {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The file system refuses.
     #[error("the data directory {} can't be opened: {error}", path.display())]
     Io {
@@ -149,6 +158,7 @@ fn explain(path: &Path, error: fjall::Error) -> OpenError {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound | io::ErrorKind::InvalidData => {
                 corrupt(path, error.to_string())
             }
+            io::ErrorKind::FileTooLarge => OpenError::FileSizeLimit { path: path.into() },
             _ => OpenError::Io { path: path.into(), error },
         },
         other => corrupt(path, format!("{other:?}")),

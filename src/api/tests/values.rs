@@ -1,7 +1,6 @@
 //! Single values.
 
 use super::*;
-use crate::api::expiry::now_secs;
 
 const MIB_25: usize = 26_214_400;
 
@@ -58,7 +57,7 @@ async fn expirations_are_checked_and_shown() {
     let server = Server::start(false).await;
     let ns = server.namespace("a").await;
     let path = format!("{ns}/values/k");
-    let now = now_secs();
+    let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
     server.ask("PUT", &format!("{path}?expiration={}&expiration_ttl=1000", now + 500), "v").await.result();
     let shown: u64 =
         server.ask("GET", &path, "").await.header("expiration").expect("an expiration").parse().expect("a number");

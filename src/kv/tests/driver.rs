@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use tempfile::TempDir;
 
 use super::*;
-use crate::node::{Mailbox, mailbox};
+use crate::node::{MachineClock, Mailbox, mailbox};
 use crate::replica::{
     BlobAddress, Content, Entry, Incarnation, Key, Marker, NodeId, Origin, Refusal, Store, StoreError, Timestamp,
 };
@@ -47,7 +47,7 @@ impl Node {
     pub(super) fn start_with(mode: Mode) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = FjallStore::open(directory.path()).expect("a store");
-        let (handle, mailbox) = mailbox(store.reader());
+        let (handle, mailbox) = mailbox(store.reader(), MachineClock::start(0));
         let driver = Driver { store, seq: 0, mode };
         let driver = std::thread::spawn(move || driver.run(mailbox));
         Self { kv: Kv::new(handle, Arc::new(PlainSeal), [7; 32]), driver, directory }

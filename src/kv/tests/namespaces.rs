@@ -116,7 +116,7 @@ async fn what_was_written_is_there_after_a_restart() {
     node.kv.put(ns, b"key", put(bytes(CHUNK_LEN * 2))).await.expect("writes");
     let directory = node.stop_keeping_the_directory();
     let store = crate::store::FjallStore::open(directory.path()).expect("reopens");
-    let (handle, _mailbox) = crate::node::mailbox(store.reader());
+    let (handle, _mailbox) = crate::node::mailbox(store.reader(), crate::node::MachineClock::start(0));
     let kv = Kv::new(handle, Arc::new(PlainSeal), [8; 32]);
     assert_eq!(kv.namespace(ACCOUNT, ns).map(|namespace| namespace.title), Ok("test".into()));
     assert_eq!(read(&kv, ns, b"key").await, Some(bytes(CHUNK_LEN * 2)));

@@ -94,7 +94,7 @@ async fn metadata_and_expiration_read_back() {
     let (kv, ns) = (&node.kv, namespace(&node).await);
     let metadata = Bytes::from(format!("\"{}\"", "m".repeat(METADATA_LEN_MAX - 2)));
     for len in [3, INLINE_LEN_MAX + 1] {
-        let soon = wall_ms() / 1000 + 100;
+        let soon = node.kv.now_ms() / 1000 + 100;
         let put = Put { value: bytes(len), metadata: Some(metadata.clone()), expiration: Some(soon) };
         kv.put(ns, b"key", put).await.expect("writes");
         let found = kv.get(ns, b"key").await.expect("reads").expect("a value");
@@ -109,7 +109,7 @@ async fn metadata_and_expiration_read_back() {
     let large = Put { value: bytes(INLINE_LEN_MAX + 1), ..too_long };
     assert_eq!(kv.put(ns, b"key", large).await, Err(error));
 
-    for expiration in [0, 1, wall_ms() / 1000 - 1] {
+    for expiration in [0, 1, node.kv.now_ms() / 1000 - 1] {
         let put = Put { expiration: Some(expiration), ..put("gone") };
         kv.put(ns, b"key", put).await.expect("writes");
         assert!(kv.get(ns, b"key").await.expect("reads").is_none(), "{expiration}");
@@ -257,7 +257,7 @@ async fn a_silent_driver_is_a_timeout_and_a_stopped_one_a_shutdown() {
     assert_eq!(error, KvError::Timeout);
 
     let store = crate::store::FjallStore::open(tempfile::tempdir().expect("a directory").path()).expect("a store");
-    let (handle, mailbox) = crate::node::mailbox(store.reader());
+    let (handle, mailbox) = crate::node::mailbox(store.reader(), crate::node::MachineClock::start(0));
     drop(mailbox);
     let kv = Kv::new(handle, Arc::new(PlainSeal), [1; 32]);
     assert_eq!(kv.create_namespace(ACCOUNT, "title").await, Err(KvError::ShuttingDown));

@@ -81,9 +81,9 @@ fn messages() -> impl Strategy<Value = Message> {
             Message::SyncChunk(SyncChunk { session, index, records, upto })
         });
     prop_oneof![
-        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(boot, started_ms, heard)| Message::Hello(Hello {
+        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(boot, started, heard)| Message::Hello(Hello {
             boot,
-            started_ms,
+            started: Timestamp(started),
             heard: Timestamp(heard)
         })),
         (any::<u64>(), any::<u128>(), vec(heads(), 0..3)).prop_map(|(sent, sum, heads)| Message::Beat(Beat {
@@ -140,7 +140,7 @@ fn replica() -> (Replica<MemStore>, Now) {
     };
     let now = Now { mono: Mono(1), wall_ms: 1_700_000_000_000 };
     let mut replica = Replica::open(config, MemStore::default(), now).expect("memory does not fail");
-    let hello = Message::Hello(Hello { boot: 1, started_ms: 1, heard: Timestamp::default() });
+    let hello = Message::Hello(Hello { boot: 1, started: Timestamp(1), heard: Timestamp::default() });
     replica.handle(Input::Connected { node: NodeId(2), link: 1 }, now).expect("memory does not fail");
     replica.handle(Input::Received { node: NodeId(2), link: 1, message: hello }, now).expect("memory does not fail");
     (replica, now)

@@ -1,0 +1,12 @@
+//! The program as its users meet it: real processes on loopback, real files, real signals.
+
+#[path = "../flock/mod.rs"]
+mod flock;
+
+mod join;
+mod leave;
+mod serve;
+mod spread;
+mod survive;
+mod tidy;
+mod trust;
