@@ -1,3 +1,5 @@
+//! What commands make of good answers, bad ones and none.
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

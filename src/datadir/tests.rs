@@ -1,3 +1,5 @@
+//! Who may use a directory, and what is left in it.
+
 use super::*;
 
 fn mode(path: &Path) -> u32 {

@@ -1,3 +1,5 @@
+//! Which source wins, and what is said of names and values that are wrong.
+
 use super::super::Durability;
 use super::*;
 
