@@ -247,6 +247,78 @@ fn the_older_of_two_processes_with_one_identity_stops_writing() {
 }
 
 #[test]
+fn a_process_started_after_its_clock_was_set_back_is_not_the_older_one() {
+    let mut world = calm(3);
+    for skew_ms in [3_600_000, 0] {
+        world.crash(2);
+        world.processes[2].skew_ms = skew_ms;
+        world.restart(2);
+        world.connect_all();
+        settle(&mut world);
+    }
+    let ticket = world.write(2, user_key(1), inline(b"well again"));
+    assert!(matches!(world.replies[&ticket], Reply::Written { .. }), "{:?}", world.replies[&ticket]);
+    assert!(!world.alarms.contains_key("Superseded"), "{:?}", world.alarms);
+}
+
+#[test]
+fn one_wrong_clock_among_three_stops_nobody_else() {
+    let mut world = calm(3);
+    world.processes[0].skew_ms = 130_000;
+    settle(&mut world);
+    for process in [1, 2] {
+        let ticket = world.write(process, user_key(process as u64), inline(b"on time"));
+        let (_, marker) = written(&world, ticket);
+        let true_ms = world.at(process).wall_ms;
+        assert!(marker.time.ms().abs_diff(true_ms) <= ABSORB_MS_MAX, "{} {true_ms}", marker.time.ms());
+    }
+    let ticket = world.write(0, user_key(1), inline(b"refused"));
+    assert!(matches!(world.replies[&ticket], Reply::Refused(Refusal::ClockFenced(ahead)) if ahead > 120_000));
+}
+
+/// Node 3 has been put back to an old copy of its directory. Of what it had written meanwhile a part survives at one
+/// node, with a gap that nobody can ever fill.
+fn world_with_a_lost_write(sabotage: Sabotage) -> World {
+    let mut world = World::new(7, Roughness { nodes: 3, drop: 0.0, repeat: 0.0, faults: false }, sabotage);
+    settle(&mut world);
+    let lost = Origin { node: NodeId(3), incarnation: Incarnation(9) };
+    let (key, stamp) = (user_key(1), Timestamp::from_ms(world.at(0).wall_ms));
+    let marker = Marker { time: stamp, origin: lost };
+    let entry = Entry::new(&key, lost.dot(3), stamp, marker, inline(b"what survived"));
+    // Number 1 went nowhere, number 3 stands for number 2.
+    let push = Push { record: entry.to_record(&key), covers: vec![lost.dot(2)] };
+    let (link, _) = world.processes[0].links[&NodeId(3)];
+    let message = Message::Records(Records { pushes: vec![push] });
+    world.turn(0, Input::Received { node: NodeId(3), link, message });
+    for _ in 0..4 {
+        settle(&mut world);
+    }
+    world
+}
+
+#[test]
+fn a_gap_that_nobody_can_fill_keeps_nobody_out_of_step() {
+    let mut world = world_with_a_lost_write(Sabotage::default());
+    check_converged(&world, &BTreeMap::new()).expect("all agree");
+    for process in 0..3 {
+        assert_eq!(read(&world, process, &user_key(1)), Some(inline(b"what survived")));
+    }
+    let before = counter(&world, 1, "syncs_asked");
+    settle(&mut world);
+    assert_eq!(counter(&world, 1, "syncs_asked"), before, "nor busy");
+}
+
+/// A test of the test before: this is what intervals in sessions are for.
+#[test]
+fn without_intervals_what_lies_beyond_a_gap_does_not_spread() {
+    let world = world_with_a_lost_write(Sabotage { ignore_intervals: true, ..Sabotage::default() });
+    assert_eq!(
+        check_converged(&world, &BTreeMap::new()),
+        Err(Violation::Diverged { left: NodeId(1), right: NodeId(2) })
+    );
+}
+
+#[test]
 fn a_large_value_is_visible_only_whole_and_the_old_one_until_then() {
     let mut world = calm(2);
     world.write(0, user_key(1), inline(b"old"));
