@@ -26,7 +26,16 @@ impl Place {
         let key = ClusterKey::generate().unwrap();
         self.source().write(std::slice::from_ref(&key)).unwrap();
         let keys = (SecretBytes(b"node key".to_vec()), SecretBytes(b"authority key".to_vec()));
-        let keyring = Keyring::create(self.file(), self.source(), key.clone(), Vec::new(), keys.0, keys.1, MachineClock::start(0)).unwrap();
+        let keyring = Keyring::create(
+            self.file(),
+            self.source(),
+            key.clone(),
+            Vec::new(),
+            keys.0,
+            keys.1,
+            MachineClock::start(0),
+        )
+        .unwrap();
         let cluster = keyring.secret(NamespaceId::CLUSTER, key.bytes()).unwrap();
         keyring.keep(vec![cluster, keyring.fresh(OWNER).unwrap()]).unwrap();
         keyring

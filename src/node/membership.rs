@@ -173,8 +173,10 @@ fn found(
     let account = AccountId(entropy().map_err(StartError::Entropy)?);
     let cluster_key = given.map_or_else(ClusterKey::generate, |given| Ok(given.clone()))?;
     let system_key = ClusterKey::generate()?;
-    let secrets =
-        vec![first_secret(NamespaceId::CLUSTER, &cluster_key, clock)?, first_secret(NamespaceId::SYSTEM, &system_key, clock)?];
+    let secrets = vec![
+        first_secret(NamespaceId::CLUSTER, &cluster_key, clock)?,
+        first_secret(NamespaceId::SYSTEM, &system_key, clock)?,
+    ];
     let cluster = Cluster { account: account.to_string(), seeds: BTreeMap::new(), cluster_key_file: None };
     Ok((identity, authority, Grant { cluster, secrets }))
 }

@@ -1,5 +1,6 @@
 //! Opening a directory: options with their reasons, the format check, and what can be wrong with a directory.
 
+use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,9 @@ use fjall::{Database, KeyspaceCreateOptions, KvSeparationOptions, LsmError};
 use super::journal;
 use super::rows::{self, FORMAT, Tag};
 use super::tables::Tables;
+
+/// Lies in a directory whose store is still being made.
+const UNFINISHED: &str = "unfinished";
 
 const MIB: u64 = 1024 * 1024;
 
@@ -82,10 +86,41 @@ pub enum OpenError {
 }
 
 pub(super) fn open(path: &Path) -> Result<Tables, OpenError> {
-    create_directory(path).map_err(|error| OpenError::Io { path: path.into(), error })?;
+    let io_error = |error| OpenError::Io { path: path.into(), error };
+    let is_new = create_directory(path).and_then(|()| begin(path)).map_err(io_error)?;
     // The database trusts its own files: some damage makes it panic rather than return an error.
-    catch_unwind(AssertUnwindSafe(|| open_tables(path)))
-        .unwrap_or_else(|_| Err(corrupt(path, "its files can't be read")))
+    let tables = catch_unwind(AssertUnwindSafe(|| open_tables(path)))
+        .unwrap_or_else(|_| Err(corrupt(path, "its files can't be read")))?;
+    if is_new {
+        fs::remove_file(path.join(UNFINISHED)).and_then(|()| sync(path)).map_err(io_error)?;
+    }
+    Ok(tables)
+}
+
+/// Whether a new store is to be made. What an earlier attempt has left that was cut short, by a crash or a full disk,
+/// goes: the database would neither read it nor write over it, and nobody was told that anything was in it.
+fn begin(path: &Path) -> io::Result<bool> {
+    let mark = path.join(UNFINISHED);
+    if mark.try_exists()? {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?.path();
+            match entry.is_dir() {
+                true => fs::remove_dir_all(entry)?,
+                false if entry != mark => fs::remove_file(entry)?,
+                false => {}
+            }
+        }
+    } else if fs::read_dir(path)?.next().is_some() {
+        return Ok(false);
+    } else {
+        fs::File::create_new(&mark)?;
+    }
+    sync(path)?;
+    Ok(true)
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    fs::File::open(directory)?.sync_all()
 }
 
 fn open_database(path: &Path) -> fjall::Result<Database> {
@@ -140,7 +175,7 @@ fn open_tables(path: &Path) -> Result<Tables, OpenError> {
 
 /// Values and metadata lie in it: nobody else's business.
 fn create_directory(path: &Path) -> io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
+    let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.recursive(true).create(path)

@@ -64,7 +64,7 @@ const PARTS: &[Part] = &[
     },
     Part {
         at: "src/net",
-        may_use: &["crate::net", "crate::replica::NodeId", "crate::replica::limits"],
+        may_use: &["crate::net", "crate::replica::NodeId", "crate::replica::SecretBytes", "crate::replica::limits"],
         never: &["fjall", "hyper"],
         why: "the network does not know what a message means",
     },
@@ -76,6 +76,7 @@ const PARTS: &[Part] = &[
             "crate::store",
             "crate::net",
             "crate::kv",
+            "crate::keyring",
             "crate::config",
             "crate::datadir",
             "crate::exit",
@@ -86,9 +87,28 @@ const PARTS: &[Part] = &[
     },
     Part {
         at: "src/kv",
-        may_use: &["crate::kv", "crate::replica", "crate::store", "crate::node"],
+        may_use: &["crate::kv", "crate::replica", "crate::store", "crate::node", "crate::keyring"],
         never: HTTP,
         why: "the local client knows neither HTTP nor how a write spreads",
+    },
+    Part {
+        at: "src/keyring",
+        may_use: &[
+            "crate::keyring",
+            "crate::node::MachineClock",
+            "crate::node::entropy",
+            "crate::replica::NamespaceId",
+            "crate::replica::SecretBytes",
+            "crate::replica::limits",
+            "crate::replica::SharedSecret",
+            "crate::replica::Secrets",
+            "crate::config",
+            "crate::datadir",
+            "crate::exit",
+            "crate::secret",
+        ],
+        never: &["fjall", "quinn", "hyper", "tokio::net"],
+        why: "the keyring knows keys, not what they seal",
     },
     Part {
         at: "src/api",
@@ -174,7 +194,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("hyper", &["src/api", "src/client.rs", "src/worker", "src/console"]),
     ("hyper_util", &["src/api", "src/client.rs", "src/worker", "src/console"]),
     ("std::time::SystemTime", &["src/node/clock.rs", "src/cli/status.rs"]),
-    ("getrandom", &["src/node", "src/net"]),
+    ("getrandom", &["src/node", "src/net", "src/keyring"]),
 ];
 
 /// Names under which everything gathers that nobody has thought about.

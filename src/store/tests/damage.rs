@@ -185,6 +185,21 @@ fn a_directory_in_use_of_a_newer_format_or_damaged_is_refused() {
 }
 
 #[test]
+fn a_store_whose_making_was_cut_short_is_made_again() {
+    let directory = directory();
+    std::fs::write(directory.path().join("unfinished"), b"").expect("written");
+    std::fs::write(directory.path().join("0.jnl"), b"").expect("written");
+    std::fs::create_dir_all(directory.path().join("keyspaces/0")).expect("made");
+    let mut store = open(&directory);
+    let key = key(1, b"key");
+    store.put(&key, &inline(&key, origin(1).dot(1), b"value"), None);
+    store.commit(true).expect("commits");
+    drop(store);
+    assert!(!directory.path().join("unfinished").exists());
+    assert!(open(&directory).get(&key).expect("reads").is_some(), "a finished one is left alone");
+}
+
+#[test]
 fn damaged_files_are_errors_and_never_panics() {
     for (file, at) in [("version", 0), ("0.jnl", 40), ("keyspaces/1/current", 0), ("keyspaces/2/current", 3)] {
         let directory = directory();
