@@ -19,25 +19,27 @@ function drawHistogram({ summary, details }) {
   const ideal = histogram.map(({ from_us, to_us }) => (bounds.filter((us) => us >= from_us && us < to_us).length / Math.max(1, bounds.length)) * all);
   const y = linear(Math.max(most, maxOf(ideal)) * 1.06);
   const plot = chart({
-    width, height: 300, left: 54, top: 44, x, y, xName: "lag at the last PoP", yName: "writes",
+    width, height: 300, left: 54, top: 48, x, y, xName: "lag at the last PoP", yName: "writes",
     xTicks: spanTicks(x, 80 / width), yTicks: evenTicks(y.max, 4).map((n) => [n, count(n)]),
   });
   const outline = [];
   histogram.forEach(({ from_us, to_us, count: n }, i) => {
     const [a, b] = [plot.px(from_us), plot.px(to_us)];
     if (n) plot.root.append(svg("rect", { x: a + 0.4, width: Math.max(1, b - a - 0.8), y: plot.py(n), height: plot.bottom - plot.py(n), fill: "var(--blue)", rx: Math.min(2, (b - a) / 4) }));
-    outline.push([a, plot.py(ideal[i])], [b, plot.py(ideal[i])]);
+    if (ideal[i]) outline.push([a, ideal[i - 1] ? plot.py(ideal[i]) : plot.bottom], [a, plot.py(ideal[i])], [b, plot.py(ideal[i])]);
+    else outline.push(ideal[i - 1] ? [a, plot.bottom] : null);
   });
   if (bounds.length > 1) plot.root.append(svg("path", { class: "line", d: through(outline), stroke: "var(--orange)" }));
-  const marks = [["p50", summary.lag_last.p50_us], ["p99", summary.lag_last.p99_us]];
-  let before = -Infinity;
-  for (const [label, us] of marks) {
-    const px = plot.px(us);
-    const shifted = px - before < 90;
-    plot.root.append(svg("line", { class: "cursor", x1: px, x2: px, y1: plot.top - (shifted ? 28 : 13), y2: plot.bottom }));
-    const end = px > plot.right - 90;
-    plot.root.append(svg("text", { class: "strong", x: px + (end ? -5 : 5), y: plot.top - (shifted ? 18 : 3), "text-anchor": end ? "end" : "start" }, `${label} ${span(us)}`));
-    before = px;
+  // The median's label to the left of its line, that of p99 to the right, where there is room.
+  const [p50, p99] = [plot.px(summary.lag_last.p50_us), plot.px(summary.lag_last.p99_us)];
+  const room = 92;
+  const marks = [
+    [p50, `p50 ${span(summary.lag_last.p50_us)}`, p50 > plot.left + room, 0],
+    [p99, `p99 ${span(summary.lag_last.p99_us)}`, p99 > plot.right - room, (p99 > plot.right - room && p99 - p50 < room) || (p50 < plot.left + room && p99 - p50 < room) ? 15 : 0],
+  ];
+  for (const [px, label, before, up] of marks) {
+    plot.root.append(svg("line", { class: "cursor", x1: px, x2: px, y1: plot.top - 13 - up, y2: plot.bottom }));
+    plot.root.append(svg("text", { class: "strong", x: px + (before ? -5 : 5), y: plot.top - 3 - up, "text-anchor": before ? "end" : "start" }, label));
   }
   for (const [i, { from_us, to_us, count: n }] of histogram.entries()) {
     const hit = svg("rect", { class: "hit", x: plot.px(from_us), y: plot.top, width: Math.max(0, plot.px(to_us) - plot.px(from_us)), height: plot.h });

@@ -95,18 +95,18 @@ function drawMap({ details }) {
     });
     // The slow ones on top, whatever their number.
     [...nodes].sort((a, b) => (a.us ?? Infinity) - (b.us ?? Infinity)).forEach(({ dot }) => dots.append(dot));
-    const label = (node, text) => {
+    const label = (node, text, away) => {
       const [x, y] = spots[node];
       const end = x > 700;
-      labels.append(svg("text", { x: x + (end ? -1 : 1) * 9 * unit, y: y + 4.5 * unit, "text-anchor": end ? "end" : "start", "font-size": 13 * unit, style: `font-size:${13 * unit}px;stroke-width:${3.5 * unit}px` }, text));
+      labels.append(svg("text", { x: x + (end ? -1 : 1) * away, y: y + 4.5 * unit, "text-anchor": end ? "end" : "start", "font-size": 13 * unit, style: `font-size:${13 * unit}px;stroke-width:${3.5 * unit}px` }, text));
     };
     if (spots[write.origin]) {
       const [x, y] = spots[write.origin];
       labels.append(svg("circle", { class: "origin", cx: x, cy: y, r: size + 3.4 * unit, "stroke-width": 2 * unit }));
-      label(write.origin, place(write.origin).iata);
+      label(write.origin, place(write.origin).iata, size + 8 * unit);
     }
     const last = nodes.filter(({ us }) => us !== null).reduce((late, node) => (node.us > late.us ? node : late), nodes[write.origin] ?? { us: 0 });
-    if (last.us > 0) label(last.node, place(last.node).iata);
+    if (last.us > 0) label(last.node, place(last.node).iata, size + 5 * unit);
     const missing = write.arrivals_us.filter((us) => us === null).length;
     $("about-write").replaceChildren(
       `Write ${count(write.write)}, accepted by `, html("b", "", name(write.origin)), ` at ${span(write.accepted_us)}. `,

@@ -93,6 +93,6 @@ function drawHealth({ summary }) {
     ["records that came by repair", count(traffic.records_synced)],
     ["real time to simulate", `${digits(summary.real_seconds)} s`],
     ...(summary.real_memory_mib ? [["real memory", `${count(summary.real_memory_mib)} MiB`]] : []),
-    ["trace hash", html("span", "mono hash", summary.trace_hash)],
   ], "");
+  $("cost").append(html("p", "mono hash", `trace hash ${summary.trace_hash}`));
 }
