@@ -14,6 +14,8 @@ use crate::terminal::{self, Paint};
 pub struct Started {
     /// Where the API listens.
     pub api: SocketAddr,
+    /// Where bindings are served, if anywhere.
+    pub bindings: Option<String>,
     /// Where gossip listens.
     pub gossip: SocketAddr,
     /// The node id, 16 hex digits.
@@ -53,7 +55,7 @@ fn render(started: &Started, program: &str, paint: Paint) -> String {
 }
 
 fn write_banner(text: &mut String, started: &Started, program: &str, paint: Paint) -> std::fmt::Result {
-    let Started { api, gossip, node, name, pop, account, data, token_path, peers } = started;
+    let Started { api, bindings, gossip, node, name, pop, account, data, token_path, peers } = started;
     let url = api_url(*api);
     let data_word = path_word(data);
     let place = pop.as_ref().map(|pop| format!(" at {pop}")).unwrap_or_default();
@@ -65,6 +67,9 @@ fn write_banner(text: &mut String, started: &Started, program: &str, paint: Pain
 
     writeln!(text, "\n  {} {}{place}, {company}\n", paint.bold("starling"), paint.bold(name))?;
     writeln!(text, "  {}  {url}", paint.dim("api    "))?;
+    if let Some(bindings) = bindings {
+        writeln!(text, "  {} {bindings}", paint.dim("bindings"))?;
+    }
     writeln!(text, "  {}  {gossip}/udp", paint.dim("gossip "))?;
     writeln!(text, "  {}  {node}", paint.dim("node   "))?;
     writeln!(text, "  {}  {account}", paint.dim("account"))?;
@@ -135,6 +140,7 @@ mod tests {
     fn started() -> Started {
         Started {
             api: "127.0.0.1:7700".parse().unwrap(),
+            bindings: None,
             gossip: "127.0.0.1:7702".parse().unwrap(),
             node: "0123456789abcdef".to_owned(),
             name: "fra-cdef".to_owned(),

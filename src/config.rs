@@ -24,6 +24,8 @@ pub struct Config {
     /// Where the HTTP API listens. Loopback unless the network in between can be trusted or a TLS proxy stands in
     /// front: the API itself speaks plain HTTP.
     pub api: SocketAddr,
+    /// Where Workers' bindings are served ([`crate::binding`]); `None`: nowhere.
+    pub bindings: Option<Bindings>,
     /// Where this node listens for its peers (QUIC over UDP, mutually authenticated). Must be reachable by every
     /// other node, directly or through `advertise`.
     pub gossip: SocketAddr,
@@ -63,6 +65,7 @@ impl Default for Config {
         Self {
             data: PathBuf::from("./starling-data"),
             api: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7700),
+            bindings: None,
             gossip: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7702),
             advertise: None,
             pop: None,
@@ -163,6 +166,39 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where Workers' bindings are served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Bindings {
+    /// A unix socket at that path, which only the user that the node runs as can open.
+    Unix(PathBuf),
+    /// A loopback address, where requests carry an API token.
+    Loopback(SocketAddr),
+}
+
+/// Why a text does not say where to serve bindings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BindingsError {
+    /// Neither a socket nor an address.
+    #[error("neither a unix socket nor a loopback address; write it as unix:/run/starling/kv.sock or 127.0.0.1:7704")]
+    Form,
+    /// An address that others can reach.
+    #[error("not a loopback address; bindings are for workerd on this machine, so use 127.0.0.1 or a unix socket")]
+    BeyondLoopback,
+}
+
+impl FromStr for Bindings {
+    type Err = BindingsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text.strip_prefix("unix:"), text.parse::<SocketAddr>()) {
+            (Some(""), _) | (None, Err(_)) => Err(BindingsError::Form),
+            (Some(path), _) => Ok(Self::Unix(PathBuf::from(path))),
+            (None, Ok(address)) if address.ip().is_loopback() => Ok(Self::Loopback(address)),
+            (None, Ok(_)) => Err(BindingsError::BeyondLoopback),
+        }
+    }
+}
+
 /// An address to dial: an IP address or a host name, with a port.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostPort {
@@ -247,6 +283,17 @@ mod tests {
         assert!(is_node_name(&default_name(&"x".repeat(300), node)));
         assert!(is_node_name(&Config::default().node_name(node)));
         assert!(!is_node_name("Upper") && !is_node_name("") && !is_node_name(&"x".repeat(64)));
+    }
+
+    #[test]
+    fn bindings_stay_on_this_machine() {
+        let parse = str::parse::<Bindings>;
+        assert_eq!(parse("unix:/run/kv.sock"), Ok(Bindings::Unix("/run/kv.sock".into())));
+        assert_eq!(parse("[::1]:7704"), Ok(Bindings::Loopback("[::1]:7704".parse().unwrap())));
+        assert_eq!(parse("0.0.0.0:7704"), Err(BindingsError::BeyondLoopback));
+        for bad in ["unix:", "/run/kv.sock", "localhost:7704", "7704", ""] {
+            assert_eq!(parse(bad), Err(BindingsError::Form), "{bad}");
+        }
     }
 
     #[test]

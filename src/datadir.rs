@@ -50,6 +50,9 @@ pub struct Running {
     pub account: String,
     /// Where the API answers, as a URL without a path: see [`api_url`].
     pub api: String,
+    /// Where Workers' bindings are served, as `--bindings` has it; `None`: nowhere.
+    #[serde(default)]
+    pub bindings: Option<String>,
     /// Where peers find the node, as address:port.
     pub gossip: String,
     /// The process id.

@@ -10,6 +10,8 @@ pub mod api;
 #[cfg(feature = "node")]
 pub mod banner;
 #[cfg(feature = "node")]
+pub mod binding;
+#[cfg(feature = "node")]
 pub mod cli;
 #[cfg(feature = "node")]
 pub mod client;

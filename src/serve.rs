@@ -2,13 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::api::{self, ApiConfig, ApiError};
 use crate::banner::{Started, banner};
-use crate::config::Config;
+use crate::binding::{self, AnyNamespace, Authorize, ListenError, TokenHolder};
+use crate::config::{Bindings, Config};
 use crate::datadir::{DataDir, DataDirError, Running, api_url};
 use crate::exit::Exit;
 use crate::kv::KvError;
@@ -36,6 +39,9 @@ pub enum ServeError {
         /// What the operating system said.
         cause: io::Error,
     },
+    /// Bindings can't be served where they should.
+    #[error(transparent)]
+    Bindings(#[from] ListenError),
     /// The admin token could not be made known.
     #[error("can't set up the admin token: {0}")]
     AdminToken(KvError),
@@ -69,6 +75,10 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
     let listener =
         TcpListener::bind(config.api).await.map_err(|cause| ServeError::Listen { address: config.api, cause })?;
     let api = listener.local_addr().map_err(|cause| ServeError::Listen { address: config.api, cause })?;
+    let bindings = match &config.bindings {
+        Some(at) => Some(binding::Listener::bind(at).await?),
+        None => None,
+    };
     let node = Node::start(&config, &data).await?;
     let operator = Operator::new(&node, config.pop.clone(), config.durability);
     admin_token(&node, &data).await?;
@@ -78,12 +88,14 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
         pop: config.pop.clone(),
         account: node.account().to_string(),
         api: api_url(api),
+        bindings: bindings.as_ref().map(binding::Listener::shown),
         gossip: node.advertised().to_owned(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })?;
     banner(&Started {
         api,
+        bindings: bindings.as_ref().map(binding::Listener::shown),
         gossip: node.gossip(),
         node: node.id().to_string(),
         name: node.name().to_owned(),
@@ -93,18 +105,35 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
         token_path: (!config.dev).then(|| data.admin_token_path()),
         peers: node.others(),
     });
+    let authorize: Arc<dyn Authorize> = match &config.bindings {
+        Some(Bindings::Loopback(_)) if !config.dev => Arc::new(TokenHolder),
+        _ => Arc::new(AnyNamespace),
+    };
     let api_config =
         ApiConfig { dev: config.dev, pop: config.pop, node: node.name().to_owned(), account: node.account() };
     let leaving = operator.clone();
+    let (stopping, mut stopped) = watch::channel(false);
     let until = async move {
         tokio::select! {
             () = stop => tracing::info!("stopping"),
             () = leaving.left() => tracing::info!("left the cluster, stopping"),
         }
+        stopping.send_replace(true);
     };
     let kv = node.kv().clone();
+    let bound = async {
+        if let Some(listener) = bindings {
+            let until = async {
+                // An error means that the API has ended, and with it everything else.
+                let _ = stopped.wait_for(|stopping| *stopping).await;
+            };
+            binding::serve(listener, kv.clone(), authorize, until).await;
+        }
+    };
     let served = tokio::select! {
-        served = api::serve(listener, kv, operator, api_config, until) => served.map_err(ServeError::Api),
+        (served, ()) = async { tokio::join!(api::serve(listener, kv.clone(), operator, api_config, until), bound) } => {
+            served.map_err(ServeError::Api)
+        }
         () = node.broken() => Err(ServeError::Broken),
     };
     node.stop().await;

@@ -241,7 +241,7 @@ mod tests {
     fn a_mistake_is_named_by_index_and_key() {
         let cases = [
             (r#"[{"key":"a","value":"1"},{"key":"b","value":2}]"#, &["pair 1", "\"b\"", "not a string"][..]),
-            (r#"[{"key":"..","value":"1"}]"#, &["pair 0", "\"..\"", "not allowed"]),
+            (r#"[{"key":"..","value":"1"}]"#, &["pair 0", "\"..\"", "Illegal key name"]),
             (r#"[{"key":"a","value":"%","base64":true}]"#, &["pair 0", "\"a\"", "base64"]),
             (r#"[{"key":"a","value":"1","expiration_ttl":59}]"#, &["pair 0", "at least 60"]),
             (r#"[{"value":"1"}]"#, &["item 0", "key"]),

@@ -17,9 +17,9 @@ use crate::replica::NamespaceId;
 /// Most keys in a request.
 const KEYS_MAX: usize = 100;
 /// Most bytes of values in an answer.
-const VALUES_LEN_MAX: usize = 25 * 1024 * 1024;
+pub(crate) const VALUES_LEN_MAX: usize = 25 * 1024 * 1024;
 /// Largest body, in bytes.
-const BODY_LEN_MAX: usize = 1024 * 1024;
+pub(crate) const BODY_LEN_MAX: usize = 1024 * 1024;
 
 #[derive(Deserialize)]
 struct Asked {
@@ -31,13 +31,17 @@ struct Asked {
 
 #[derive(Serialize)]
 struct Answer {
-    #[serde(serialize_with = "in_order")]
-    values: Vec<(String, Option<Entry>)>,
+    values: Values,
 }
 
+/// Keys with what was found, as a JSON object in the order asked.
+#[derive(Default)]
+pub(crate) struct Values(Vec<(String, Option<Entry>)>);
+
+/// One key's part of an answer.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Entry {
+pub(crate) enum Entry {
     Plain(Shown),
     WithMetadata {
         value: Shown,
@@ -49,7 +53,7 @@ enum Entry {
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Shown {
+pub(crate) enum Shown {
     Text(String),
     Json(Box<RawValue>),
 }
@@ -58,21 +62,8 @@ pub(crate) async fn get(api: &Api, ns: NamespaceId, body: &mut RequestBody) -> R
     let text = body.read(BODY_LEN_MAX).await?;
     let asked: Asked = serde_json::from_slice(&text)
         .map_err(|error| RequestError::invalid(format!("The body is not JSON with \"keys\": {error}.")))?;
-    let as_json = match asked.r#type.as_deref() {
-        None | Some("text") => false,
-        Some("json") => true,
-        Some(other) => {
-            let message = format!("\"{other}\" is not a valid type. Use \"json\" or \"text\"");
-            return Err(RequestError::Invalid(message));
-        }
-    };
-    match asked.keys.len() {
-        0 => return Err(RequestError::invalid("You must request a minimum of 1 key")),
-        count if count > KEYS_MAX => {
-            return Err(RequestError::Invalid(format!("You can request a maximum of {KEYS_MAX} keys")));
-        }
-        _ => {}
-    }
+    let as_json = as_json(asked.r#type.as_deref())?;
+    check_count(asked.keys.len())?;
     for (index, key) in asked.keys.iter().enumerate() {
         check_key(key).map_err(|error| error.in_pair(index, key))?;
     }
@@ -80,9 +71,9 @@ pub(crate) async fn get(api: &Api, ns: NamespaceId, body: &mut RequestBody) -> R
     let _place =
         api.shared.large_bodies.acquire().await.map_err(|_| RequestError::Internal("the places were closed"))?;
     let mut left = VALUES_LEN_MAX;
-    let mut values: Vec<(String, Option<Entry>)> = Vec::with_capacity(asked.keys.len());
+    let mut values = Values::default();
     for key in asked.keys {
-        if values.iter().any(|(seen, _)| *seen == key) {
+        if values.contains(&key) {
             continue;
         }
         let found = api.kv.get(ns, key.as_bytes()).await.map_err(RequestError::kv("bulk get keys"))?;
@@ -90,12 +81,69 @@ pub(crate) async fn get(api: &Api, ns: NamespaceId, body: &mut RequestBody) -> R
             None => None,
             Some(found) => Some(entry(found, as_json, asked.with_metadata.unwrap_or(false), &mut left).await?),
         };
-        values.push((key, entry));
+        values.push(key, entry);
     }
     envelope::result(Answer { values })
 }
 
-async fn entry(found: Found, as_json: bool, with_metadata: bool, left: &mut usize) -> Result<Entry, RequestError> {
+/// Whether the values are wanted as JSON, not text.
+pub(crate) fn as_json(kind: Option<&str>) -> Result<bool, RequestError> {
+    match kind {
+        None | Some("text") => Ok(false),
+        Some("json") => Ok(true),
+        Some(other) => Err(RequestError::Invalid(format!("\"{other}\" is not a valid type. Use \"json\" or \"text\""))),
+    }
+}
+
+pub(crate) fn check_count(keys: usize) -> Result<(), RequestError> {
+    match keys {
+        0 => Err(RequestError::invalid("You must request a minimum of 1 key")),
+        1..=KEYS_MAX => Ok(()),
+        _ => Err(RequestError::Invalid(format!("You can request a maximum of {KEYS_MAX} keys"))),
+    }
+}
+
+impl Values {
+    pub(crate) fn contains(&self, key: &str) -> bool {
+        self.0.iter().any(|(seen, _)| seen == key)
+    }
+
+    pub(crate) fn push(&mut self, key: String, entry: Option<Entry>) {
+        self.0.push((key, entry));
+    }
+}
+
+impl Serialize for Values {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, entry) in &self.0 {
+            map.serialize_entry(key, entry)?;
+        }
+        map.end()
+    }
+}
+
+impl Entry {
+    /// As workerd wants it: without expiration, and `None` for the JSON value null, with or without metadata.
+    pub(crate) fn for_worker(self) -> Option<Self> {
+        let is_null = |value: &Shown| matches!(value, Shown::Json(json) if json.get() == "null");
+        match self {
+            Self::Plain(value) | Self::WithMetadata { value, .. } if is_null(&value) => None,
+            Self::WithMetadata { value, metadata, .. } => {
+                Some(Self::WithMetadata { value, metadata, expiration: None })
+            }
+            plain @ Self::Plain(_) => Some(plain),
+        }
+    }
+}
+
+/// What was found as an answer shows it. Takes the bytes of the value from what is `left` for the whole answer.
+pub(crate) async fn entry(
+    found: Found,
+    as_json: bool,
+    with_metadata: bool,
+    left: &mut usize,
+) -> Result<Entry, RequestError> {
     let Found { value, metadata, expiration, age_ms: _ } = found;
     let bytes = whole(value, left).await?;
     let text = String::from_utf8(bytes.into()).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
@@ -118,7 +166,7 @@ async fn entry(found: Found, as_json: bool, with_metadata: bool, left: &mut usiz
 
 async fn whole(value: Value, left: &mut usize) -> Result<Bytes, RequestError> {
     let mut take = |len: usize| {
-        *left = left.checked_sub(len).ok_or(RequestError::BulkGetTooLarge(VALUES_LEN_MAX))?;
+        *left = left.checked_sub(len).ok_or(RequestError::BulkGetTooLarge)?;
         Ok::<_, RequestError>(())
     };
     match value {
@@ -136,12 +184,4 @@ async fn whole(value: Value, left: &mut usize) -> Result<Bytes, RequestError> {
             Ok(bytes.into())
         }
     }
-}
-
-fn in_order<S: Serializer>(values: &[(String, Option<Entry>)], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut map = serializer.serialize_map(Some(values.len()))?;
-    for (key, entry) in values {
-        map.serialize_entry(key, entry)?;
-    }
-    map.end()
 }

@@ -19,7 +19,7 @@ use crate::operator::OperatorError;
 use crate::replica::limits::{KEY_LEN_MAX, METADATA_LEN_MAX, TITLE_LEN_MAX, VALUE_LEN_MAX};
 
 /// Longest reason phrase, in bytes: some clients cap the status line.
-const REASON_LEN_MAX: usize = 256;
+const REASON_LEN_MAX: usize = 512;
 /// How much of a path an error repeats, in characters.
 const PATH_ECHO_MAX: usize = 256;
 /// Seconds that a client should wait before it tries a refused write again.
@@ -55,7 +55,7 @@ pub(crate) enum RequestError {
     TitleMissing,
     #[error("The namespace title has {0} bytes, the limit is {TITLE_LEN_MAX}.")]
     TitleTooLong(usize),
-    #[error("Invalid key: {0}.")]
+    #[error("{0}")]
     Key(&'static str),
     #[error("UTF-8 encoded length of {0} exceeds key length limit of {KEY_LEN_MAX}.")]
     KeyTooLong(usize),
@@ -71,6 +71,13 @@ pub(crate) enum RequestError {
     ExpirationTtl(String, &'static str),
     #[error("Invalid limit of {0}. Please specify an integer from 1 to 1000.")]
     Limit(String),
+    #[error("Invalid key_count_limit of {0}. {1}")]
+    KeyCountLimit(String, &'static str),
+    #[error("Invalid cache_ttl of {0}. Cache TTL must be at least {1}.")]
+    CacheTtl(String, i64),
+    /// A binding's request that does not say which namespace, or says one that can't be had.
+    #[error("{0}.")]
+    BindingNamespace(&'static str),
     #[error("Invalid cursor. Pass on the cursor of the last answer, with the same namespace and prefix.")]
     Cursor,
     #[error("{0}")]
@@ -79,8 +86,8 @@ pub(crate) enum RequestError {
     Form(String),
     #[error("pair {index} (key {key:?}): {source}")]
     Pair { index: usize, key: String, source: Box<RequestError> },
-    #[error("The values asked for have more than {0} bytes in total, ask for fewer keys at once.")]
-    BulkGetTooLarge(usize),
+    #[error("Total size of request exceeds the limit of 25MB")]
+    BulkGetTooLarge,
     #[error(transparent)]
     Body(#[from] BodyError),
     #[error("Invalid position. Pass on the id of an event, or a starling-bookmark, as it came.")]
@@ -127,7 +134,7 @@ impl RequestError {
         Self::Pair { index, key: key.into(), source: Box::new(self) }
     }
 
-    fn status_and_code(&self) -> (StatusCode, u32) {
+    pub(crate) fn status_and_code(&self) -> (StatusCode, u32) {
         match self {
             Self::MissingCredentials => (StatusCode::BAD_REQUEST, 9106),
             Self::MalformedCredentials(..) => (StatusCode::BAD_REQUEST, 6003),
@@ -142,13 +149,15 @@ impl RequestError {
             Self::TitleTooLong(_) => (StatusCode::BAD_REQUEST, 10010),
             Self::Key(_) => (StatusCode::BAD_REQUEST, 10029),
             Self::KeyTooLong(_) => (StatusCode::URI_TOO_LONG, 10030),
-            Self::ValueTooLarge(_) | Self::MetadataTooLarge(_) | Self::BulkGetTooLarge(_) => {
+            Self::ValueTooLarge(_) | Self::MetadataTooLarge(_) | Self::BulkGetTooLarge => {
                 (StatusCode::PAYLOAD_TOO_LARGE, 10024)
             }
             Self::Metadata(_) | Self::Invalid(_) | Self::Form(_) => (StatusCode::BAD_REQUEST, 10001),
             Self::Expiration(..) => (StatusCode::BAD_REQUEST, 10033),
             Self::ExpirationTtl(..) => (StatusCode::BAD_REQUEST, 10034),
-            Self::Limit(_) => (StatusCode::BAD_REQUEST, 10028),
+            Self::Limit(_) | Self::KeyCountLimit(..) => (StatusCode::BAD_REQUEST, 10028),
+            Self::CacheTtl(..) => (StatusCode::BAD_REQUEST, 10001),
+            Self::BindingNamespace(_) => (StatusCode::BAD_REQUEST, 10011),
             Self::Cursor => (StatusCode::BAD_REQUEST, 10039),
             // Whatever is wrong with a pair, the request as a whole is at fault, not its address.
             Self::Pair { source, .. } => match source.status_and_code() {
@@ -171,13 +180,17 @@ impl RequestError {
         }
     }
 
+    /// What only the log says.
+    pub(crate) fn detail(&self) -> &'static str {
+        if let Self::Internal(detail) = self { detail } else { "" }
+    }
+
     /// The answer, in the envelope of every error. Logs what the operator of this node has to know.
     pub(crate) fn to_reply(&self, request_id: &HeaderValue) -> Reply {
         let (status, code) = self.status_and_code();
         let message = self.to_string();
         if status.is_server_error() && status != StatusCode::GATEWAY_TIMEOUT {
-            let detail = if let Self::Internal(detail) = &self { detail } else { "" };
-            tracing::warn!(?request_id, status = status.as_u16(), %message, detail, "request failed");
+            tracing::warn!(?request_id, status = status.as_u16(), %message, detail = self.detail(), "request failed");
         }
         let reason =
             reason_phrase(if status == StatusCode::TOO_MANY_REQUESTS { "Too Many Requests" } else { &message });
@@ -232,7 +245,7 @@ struct Link {
 }
 
 /// Printable ASCII only: what a client sends may not end a header line, and clients read this line as Latin-1.
-fn reason_phrase(message: &str) -> Option<ReasonPhrase> {
+pub(crate) fn reason_phrase(message: &str) -> Option<ReasonPhrase> {
     let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
     ReasonPhrase::try_from(message.chars().take(REASON_LEN_MAX).map(printable).collect::<String>()).ok()
 }

@@ -49,7 +49,7 @@ fn resolve(at: Parsed, ttl: Parsed, now: u64) -> Result<Option<u64>, RequestErro
     if let Some((ttl, text)) = ttl {
         let refuse = |why| Err(RequestError::ExpirationTtl(text.clone(), why));
         return match ttl {
-            None | Some(0) => refuse("Please specify an integer greater than 0."),
+            None | Some(0) => refuse("Please specify integer greater than 0."),
             Some(ttl) if ttl < TTL_SECS_MIN => refuse("Expiration TTL must be at least 60."),
             Some(ttl) if ttl > EXPIRATION_SECS_MAX.saturating_sub(now) => refuse("That is after the year 9999."),
             Some(ttl) => Ok(Some(now + ttl)),
@@ -63,7 +63,7 @@ fn resolve(at: Parsed, ttl: Parsed, now: u64) -> Result<Option<u64>, RequestErro
         Some(at) if at > EXPIRATION_SECS_MAX => refuse("Expiration times are seconds since the UNIX epoch."),
         Some(at) if at >= now + TTL_SECS_MIN => Ok(Some(at)),
         Some(at) if at > now => refuse("Expiration times must be at least 60 seconds in the future."),
-        _ => refuse("Please specify an integer greater than the current number of seconds since the UNIX epoch."),
+        _ => refuse("Please specify integer greater than the current number of seconds since the UNIX epoch."),
     }
 }
 

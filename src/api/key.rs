@@ -14,7 +14,7 @@ pub(crate) fn decode_key(segment: &str) -> Result<Cow<'_, [u8]>, RequestError> {
     let key: Cow<'_, [u8]> = percent_decode_str(segment).into();
     match std::str::from_utf8(&key) {
         Ok(text) => check_key(text)?,
-        Err(_) => return Err(RequestError::Key("it is not UTF-8 after percent-decoding")),
+        Err(_) => return Err(RequestError::Key("Could not URL-decode key name")),
     }
     Ok(key)
 }
@@ -22,8 +22,9 @@ pub(crate) fn decode_key(segment: &str) -> Result<Cow<'_, [u8]>, RequestError> {
 /// 1 to 512 bytes, and neither `.` nor `..`, which URLs can't carry.
 pub(crate) fn check_key(key: &str) -> Result<(), RequestError> {
     match key {
-        "" => Err(RequestError::Key("a key name cannot be empty")),
-        "." | ".." => Err(RequestError::Key("\".\" and \"..\" are not allowed as key names")),
+        "" => Err(RequestError::Key("Key names must not be empty")),
+        "." => Err(RequestError::Key("Illegal key name \".\". Please use a different name.")),
+        ".." => Err(RequestError::Key("Illegal key name \"..\". Please use a different name.")),
         _ if key.len() > KEY_LEN_MAX => Err(RequestError::KeyTooLong(key.len())),
         _ => Ok(()),
     }

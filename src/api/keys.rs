@@ -18,7 +18,7 @@ use crate::replica::NamespaceId;
 use crate::replica::limits::KEY_LEN_MAX;
 
 /// Most keys in an answer, and the default.
-const LIMIT_MAX: usize = 1000;
+pub(crate) const LIMIT_MAX: usize = 1000;
 /// Bytes of a cursor before the key: a checksum.
 const CHECK_LEN: usize = 8;
 /// Longest cursor, in characters of base64.
@@ -85,13 +85,13 @@ fn check(key: &[u8], ns: NamespaceId, prefix: &str) -> [u8; CHECK_LEN] {
     check
 }
 
-fn write_cursor(key: &[u8], ns: NamespaceId, prefix: &str) -> String {
+pub(crate) fn write_cursor(key: &[u8], ns: NamespaceId, prefix: &str) -> String {
     let mut bytes = check(key, ns, prefix).to_vec();
     bytes.extend_from_slice(key);
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn read_cursor(cursor: &str, ns: NamespaceId, prefix: &str) -> Option<Vec<u8>> {
+pub(crate) fn read_cursor(cursor: &str, ns: NamespaceId, prefix: &str) -> Option<Vec<u8>> {
     if cursor.len() > CURSOR_LEN_MAX {
         return None;
     }

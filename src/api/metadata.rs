@@ -30,6 +30,17 @@ pub(crate) fn from_raw(raw: &RawValue) -> Result<Option<Bytes>, RequestError> {
     from_valid_text(raw.get())
 }
 
+/// The same for the header of a Worker's put, where `null` is metadata like any other.
+pub(crate) fn from_header(bytes: &[u8]) -> Result<Bytes, RequestError> {
+    if bytes.len() > METADATA_LEN_MAX {
+        return Err(RequestError::MetadataTooLarge(bytes.len()));
+    }
+    match serde_json::from_slice::<&RawValue>(bytes) {
+        Ok(raw) => Ok(compact(raw.get()).into()),
+        Err(error) => Err(RequestError::Metadata(error.to_string())),
+    }
+}
+
 fn from_valid_text(text: &str) -> Result<Option<Bytes>, RequestError> {
     let compact = compact(text);
     match compact.len() {

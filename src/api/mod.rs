@@ -6,31 +6,31 @@
 //! (`namespaces`, `keys`, `values`, `bulk`, `bulk_get`, `accounts`, `operator`) → `envelope` or `error`.
 
 mod accounts;
-mod auth;
-mod body;
+pub(crate) mod auth;
+pub(crate) mod body;
 mod bulk;
-mod bulk_get;
+pub(crate) mod bulk_get;
 mod changes;
 mod dispatch;
 mod envelope;
-mod error;
-mod expiry;
-mod key;
-mod keys;
-mod metadata;
+pub(crate) mod error;
+pub(crate) mod expiry;
+pub(crate) mod key;
+pub(crate) mod keys;
+pub(crate) mod metadata;
 mod multipart;
 mod namespaces;
 mod operator;
 mod paging;
-mod query;
-mod reply;
+pub(crate) mod query;
+pub(crate) mod reply;
 mod route;
 mod serve;
 mod session;
-mod stall;
+pub(crate) mod stall;
 #[cfg(test)]
-mod tests;
-mod values;
+pub(crate) mod tests;
+pub(crate) mod values;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -56,7 +56,7 @@ pub struct ApiConfig {
 }
 
 /// What a handler works with.
-struct Api {
+pub(crate) struct Api {
     /// In the session of one request.
     kv: Kv,
     shared: Arc<Shared>,

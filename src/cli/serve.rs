@@ -41,6 +41,9 @@ pub(super) struct ServeArgs {
     /// Where the HTTP API listens [default: 127.0.0.1:7700]
     #[arg(long, value_name = "ADDR:PORT")]
     api: Option<String>,
+    /// Where Workers' KV bindings are served: a unix socket, or a loopback address [default: nowhere]
+    #[arg(long, value_name = "unix:PATH|ADDR:PORT")]
+    bindings: Option<String>,
     /// Where this node listens for its peers, QUIC over UDP [default: 127.0.0.1:7702]
     #[arg(long, value_name = "ADDR:PORT")]
     gossip: Option<String>,
@@ -97,6 +100,7 @@ impl ServeArgs {
         let flags = [
             ("data", self.data),
             ("api", self.api),
+            ("bindings", self.bindings),
             ("gossip", self.gossip),
             ("advertise", self.advertise),
             ("pop", self.pop),

@@ -43,6 +43,7 @@ fn data_dir(api: &str) -> (tempfile::TempDir, PathBuf) {
         pop: None,
         account: "0".repeat(32),
         api: api.to_owned(),
+        bindings: None,
         gossip: "127.0.0.1:1".to_owned(),
         pid: 1,
         version: "0".to_owned(),

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, Durability, HostPort, LogFormat, is_node_name};
+use super::{Bindings, Config, Durability, HostPort, LogFormat, is_node_name};
 use crate::secret::Secret;
 
 /// One thing that can be set.
@@ -22,6 +22,7 @@ pub struct Setting {
 pub const SETTINGS: &[Setting] = &[
     Setting { key: "data", apply: |config, text| data(text).map(|value| config.data = value) },
     Setting { key: "api", apply: |config, text| address(text, 7700).map(|value| config.api = value) },
+    Setting { key: "bindings", apply: |config, text| optional(text, bindings).map(|value| config.bindings = value) },
     Setting { key: "gossip", apply: |config, text| address(text, 7702).map(|value| config.gossip = value) },
     Setting { key: "advertise", apply: |config, text| optional(text, advertise).map(|value| config.advertise = value) },
     Setting { key: "pop", apply: |config, text| optional(text, pop).map(|value| config.pop = value) },
@@ -78,6 +79,10 @@ fn address(text: &str, port: u16) -> Result<std::net::SocketAddr, String> {
     text.parse().map_err(|_| {
         format!("\"{text}\" is not an IP address with a port; write it as 127.0.0.1:{port} or [::1]:{port}")
     })
+}
+
+fn bindings(text: &str) -> Result<Bindings, String> {
+    text.parse().map_err(|error| format!("\"{text}\" is {error}"))
 }
 
 fn advertise(text: &str) -> Result<HostPort, String> {

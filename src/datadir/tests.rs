@@ -13,6 +13,7 @@ fn running() -> Running {
         pop: Some("FRA".to_owned()),
         account: "00112233445566778899aabbccddeeff".to_owned(),
         api: "http://127.0.0.1:7700".to_owned(),
+        bindings: Some("unix:/run/kv.sock".to_owned()),
         gossip: "127.0.0.1:7702".to_owned(),
         pid: 42,
         version: "0.1.0".to_owned(),

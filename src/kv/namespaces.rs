@@ -134,7 +134,7 @@ impl Kv {
     }
 
     /// Fails unless the namespace exists, whoever owns it.
-    pub(super) fn check_namespace(&self, id: NamespaceId) -> Result<(), KvError> {
+    pub(crate) fn check_namespace(&self, id: NamespaceId) -> Result<(), KvError> {
         self.namespace_row(id).map(|_| ())
     }
 

@@ -10,7 +10,7 @@ mod wire;
 
 use bytes::Bytes;
 use serde_json::Value as Json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -23,8 +23,8 @@ use crate::node::Node;
 use crate::operator::Operator;
 use crate::secret::Secret;
 
-const TOKEN: &str = "right-token-0123456789-0123456789-0123456789";
-const ACCOUNT: AccountId = AccountId([0xac; 16]);
+pub(crate) const TOKEN: &str = "right-token-0123456789-0123456789-0123456789";
+pub(crate) const ACCOUNT: AccountId = AccountId([0xac; 16]);
 
 struct Server {
     address: String,
@@ -35,15 +35,15 @@ struct Server {
     _directory: tempfile::TempDir,
 }
 
-struct Answer {
-    status: u16,
-    reason: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) reason: String,
     head: String,
-    body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 /// A node of a name that knows [`TOKEN`] for [`ACCOUNT`] and has no namespaces yet.
-async fn backend(name: &str, join: Option<Secret>, durability: Durability) -> (Node, tempfile::TempDir) {
+pub(crate) async fn backend(name: &str, join: Option<Secret>, durability: Durability) -> (Node, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let gossip = "127.0.0.1:0".parse().expect("an address");
     let config = Config { gossip, durability, name: Some(name.into()), join, ..Config::default() };
@@ -135,7 +135,7 @@ impl Server {
 }
 
 impl Answer {
-    async fn read(stream: &mut TcpStream) -> Self {
+    pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Self {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await.expect("an answer");
         let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("the end of the headers");
@@ -149,18 +149,18 @@ impl Answer {
         }
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(": ")?;
             key.eq_ignore_ascii_case(name).then_some(value)
         })
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    fn json(&self) -> Json {
+    pub(crate) fn json(&self) -> Json {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}\n{}", self.head, self.text()))
     }
 

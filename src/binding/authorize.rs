@@ -1,0 +1,54 @@
+//! Which namespace a request is for, and whether its sender may ask.
+
+use hyper::header::HeaderMap;
+
+use crate::api::auth::Caller;
+use crate::api::error::RequestError;
+use crate::kv::{Kv, NamespaceId};
+
+/// Says which namespace: its id, 32 hexadecimal digits. Put there by workerd's `injectRequestHeaders`.
+const NAMESPACE: &str = "x-kv-namespace";
+
+/// Decides what a request may reach. Asked for every request, before anything of it is carried out.
+pub(crate) trait Authorize: Send + Sync + 'static {
+    /// The namespace, which exists, or why not.
+    fn namespace(&self, kv: &Kv, headers: &HeaderMap) -> Result<NamespaceId, RequestError>;
+}
+
+/// Whoever gets through to the listener may ask for any namespace: a unix socket, guarded by its file mode, or
+/// loopback with `--dev`.
+pub(crate) struct AnyNamespace;
+
+impl Authorize for AnyNamespace {
+    fn namespace(&self, kv: &Kv, headers: &HeaderMap) -> Result<NamespaceId, RequestError> {
+        let namespace = stated(headers)?;
+        kv.check_namespace(namespace).map_err(|_| RequestError::BindingNamespace(NAMESPACE_MISSING))?;
+        Ok(namespace)
+    }
+}
+
+/// The holder of an API token may ask for the namespaces of the token's account.
+pub(crate) struct TokenHolder;
+
+impl Authorize for TokenHolder {
+    fn namespace(&self, kv: &Kv, headers: &HeaderMap) -> Result<NamespaceId, RequestError> {
+        let account = Caller::authenticate(headers, kv)?.home();
+        let namespace = stated(headers)?;
+        kv.namespace(account, namespace).map_err(|_| RequestError::BindingNamespace(NAMESPACE_MISSING))?;
+        Ok(namespace)
+    }
+}
+
+// Not with status 404: to a Worker that would be a missing key.
+const NAMESPACE_MISSING: &str = "There is no namespace with the id in X-KV-Namespace";
+
+fn stated(headers: &HeaderMap) -> Result<NamespaceId, RequestError> {
+    let value = headers.get(NAMESPACE).ok_or(RequestError::BindingNamespace(
+        "The header X-KV-Namespace is missing: let workerd inject it, with the id of the namespace",
+    ))?;
+    value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .ok_or(RequestError::BindingNamespace("The header X-KV-Namespace must have 32 hexadecimal digits"))
+}

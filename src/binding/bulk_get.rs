@@ -1,0 +1,56 @@
+//! `get` and `getWithMetadata` of several keys at once.
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use super::values::check_cache_ttl;
+use super::{Binding, reply};
+use crate::api::body::RequestBody;
+use crate::api::bulk_get::{BODY_LEN_MAX, VALUES_LEN_MAX, Values, as_json, check_count, entry};
+use crate::api::error::RequestError;
+use crate::api::key::check_key;
+use crate::api::reply::Reply;
+use crate::kv::NamespaceId;
+
+/// Requests whose values are gathered in memory at a time.
+pub(super) const LARGE_BODIES_MAX: usize = 4;
+
+#[derive(Deserialize)]
+struct Asked {
+    keys: Vec<String>,
+    r#type: Option<String>,
+    #[serde(rename = "withMetadata")]
+    with_metadata: Option<bool>,
+    /// A number, which workerd writes as text.
+    #[serde(rename = "cacheTtl")]
+    cache_ttl: Option<Json>,
+}
+
+pub(super) async fn get(binding: &Binding, ns: NamespaceId, body: &mut RequestBody) -> Result<Reply, RequestError> {
+    let text = body.read(BODY_LEN_MAX).await?;
+    let asked: Asked = serde_json::from_slice(&text)
+        .map_err(|error| RequestError::invalid(format!("The body is not JSON with \"keys\": {error}.")))?;
+    let as_json = as_json(asked.r#type.as_deref())?;
+    check_count(asked.keys.len())?;
+    let with_metadata = asked.with_metadata.unwrap_or(false);
+    let _place = binding.large_bodies.acquire().await.map_err(|_| RequestError::Internal("the places were closed"))?;
+    let cache_ttl = asked.cache_ttl.map(|ttl| ttl.as_str().map_or_else(|| ttl.to_string(), str::to_owned));
+    let mut left = VALUES_LEN_MAX;
+    let mut values = Values::default();
+    for key in asked.keys {
+        check_key(&key)?;
+        if let Some(text) = &cache_ttl {
+            check_cache_ttl(text)?;
+        }
+        if values.contains(&key) {
+            continue;
+        }
+        let found = binding.kv.get(ns, key.as_bytes()).await.map_err(RequestError::kv("bulk get keys"))?;
+        let entry = match found {
+            None => None,
+            Some(found) => entry(found, as_json, with_metadata, &mut left).await?.for_worker(),
+        };
+        values.push(key, entry);
+    }
+    reply::json(&values)
+}
