@@ -21,6 +21,8 @@ pub(crate) const VALUES_LEN_MAX: usize = 25 * 1024 * 1024;
 /// Largest body, in bytes.
 pub(crate) const BODY_LEN_MAX: usize = 1024 * 1024;
 
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 #[derive(Deserialize)]
 struct Asked {
     keys: Vec<String>,
@@ -146,6 +148,8 @@ pub(crate) async fn entry(
 ) -> Result<Entry, RequestError> {
     let Found { value, metadata, expiration, age_ms: _ } = found;
     let bytes = whole(value, left).await?;
+    // As browsers and Workers decode text: what is not UTF-8 is replaced, a byte order mark left out.
+    let bytes = if bytes.starts_with(BYTE_ORDER_MARK) { bytes.slice(BYTE_ORDER_MARK.len()..) } else { bytes };
     let text = String::from_utf8(bytes.into()).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
     let value =
         if as_json {

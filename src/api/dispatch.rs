@@ -22,7 +22,7 @@ use super::query::Query;
 use super::reply::{Reply, ReplyBody};
 use super::route::{Route, Target, route};
 use super::session::{self, Demands};
-use super::{Api, ApiConfig, Shared, accounts, bulk, bulk_get, changes, keys, namespaces, operator, values};
+use super::{Api, ApiConfig, Shared, accounts, bulk, bulk_get, changes, keys, namespaces, openapi, operator, values};
 use crate::kv::{AccountId, Kv};
 use crate::operator::Operator;
 use crate::replica::NamespaceId;
@@ -102,6 +102,12 @@ impl Api {
                     _ => Err(refuse(method, "GET")),
                 };
             }
+            Route::OpenApi => {
+                return match *method {
+                    Method::GET => Ok(openapi::description(self.shared.config.dev)),
+                    _ => Err(refuse(method, "GET")),
+                };
+            }
             _ => {}
         }
         let caller = if self.shared.config.dev {
@@ -147,6 +153,7 @@ impl Api {
                 caller.account(account, path)?;
                 accounts::account(account, node)
             }
+            (Route::Zones, "GET") => accounts::zones(query),
             (Route::Memberships, "GET") => accounts::memberships(caller, query, node),
             (Route::Status, "GET") => operator::status(self).await,
             (Route::Invite, "POST") => operator::invite(self, body).await,
@@ -167,7 +174,7 @@ impl Api {
     ) -> Result<Reply, RequestError> {
         let op = operation(target, method);
         let Ok(ns) = namespace.parse::<NamespaceId>() else {
-            return Err(RequestError::NamespaceId { op, id: namespace.chars().take(64).collect() });
+            return Err(RequestError::namespace_id(namespace));
         };
         if target != Target::Itself {
             // Keys are asked for by namespace alone: that it is the caller's is settled here.

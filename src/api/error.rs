@@ -1,5 +1,4 @@
-//! The one place where a user's mistake or a [`KvError`] becomes an HTTP status, a Cloudflare code, a message and an
-//! HTTP/1.1 reason phrase (which is all that Workers see of an error).
+//! The one place where a user's mistake or a [`KvError`] becomes an HTTP status, a Cloudflare code and a message.
 //!
 //! The numbers follow Cloudflare's Workers KV table as far as clients show it; a limit, key or credential mistake has
 //! a number that Cloudflare's own tools print a hint for. Knows nothing of routes or of what was asked.
@@ -43,8 +42,8 @@ pub(crate) enum RequestError {
     NoRoute(String),
     #[error("Method {method} not available for that URI, it takes {allow}.")]
     Method { method: String, allow: &'static str },
-    #[error("{op}: 'namespace id {id:?} is malformed, it has 32 hexadecimal digits'")]
-    NamespaceId { op: &'static str, id: String },
+    #[error("could not parse UUID from request's namespace_id: 'uuid: incorrect UUID {fault}: {id}'")]
+    NamespaceId { fault: &'static str, id: String },
     #[error("{0}: 'key not found'")]
     KeyNotFound(&'static str),
     #[error("{op}: 'namespace not found'")]
@@ -126,6 +125,12 @@ impl RequestError {
         Self::NoRoute(path.chars().take(PATH_ECHO_MAX).collect())
     }
 
+    /// A text that was to be the id of a namespace.
+    pub(crate) fn namespace_id(text: &str) -> Self {
+        let fault = if text.len() == 32 { "format" } else { "length" };
+        Self::NamespaceId { fault, id: text.chars().take(64).collect() }
+    }
+
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::Invalid(message.into())
     }
@@ -192,8 +197,6 @@ impl RequestError {
         if status.is_server_error() && status != StatusCode::GATEWAY_TIMEOUT {
             tracing::warn!(?request_id, status = status.as_u16(), %message, detail = self.detail(), "request failed");
         }
-        let reason =
-            reason_phrase(if status == StatusCode::TOO_MANY_REQUESTS { "Too Many Requests" } else { &message });
         let mut errors = vec![Item { code, message, error_chain: None }];
         if let (Self::MalformedCredentials(code, message), Some(first)) = (&self, errors.first_mut()) {
             first.error_chain = Some([Link { code: *code, message }]);
@@ -211,9 +214,6 @@ impl RequestError {
         }
         if let Self::Method { allow, .. } = self {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-        }
-        if let Some(reason) = reason {
-            response.extensions_mut().insert(reason);
         }
         response
     }
@@ -244,7 +244,7 @@ struct Link {
     message: &'static str,
 }
 
-/// Printable ASCII only: what a client sends may not end a header line, and clients read this line as Latin-1.
+/// A message as a reason phrase. Printable ASCII only: what a client sends may not end a header line, and clients read this line as Latin-1.
 pub(crate) fn reason_phrase(message: &str) -> Option<ReasonPhrase> {
     let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
     ReasonPhrase::try_from(message.chars().take(REASON_LEN_MAX).map(printable).collect::<String>()).ok()
@@ -258,13 +258,5 @@ mod tests {
     fn a_reason_phrase_never_carries_a_line_break() {
         let reason = reason_phrase("bad\r\nX-Evil: 1 é").expect("printable");
         assert_eq!(reason.as_ref(), b"bad??X-Evil: 1 ?");
-    }
-
-    #[test]
-    fn workers_read_the_message_in_the_reason_phrase() {
-        let reply = RequestError::KeyTooLong(513).to_reply(&HeaderValue::from_static("1"));
-        let reason = reply.extensions().get::<ReasonPhrase>().expect("a reason");
-        assert_eq!(reason.as_ref(), b"UTF-8 encoded length of 513 exceeds key length limit of 512.");
-        assert_eq!(reply.status(), 414);
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod keys;
 pub(crate) mod metadata;
 mod multipart;
 mod namespaces;
+mod openapi;
 mod operator;
 mod paging;
 pub(crate) mod query;

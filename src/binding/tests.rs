@@ -99,7 +99,7 @@ async fn values_go_in_and_out_over_a_unix_socket() {
 #[tokio::test]
 async fn several_keys_at_once() {
     let server = Server::on_loopback().await;
-    for (key, value) in [("n", "null"), ("o", "{\"a\":1}"), ("e", ""), ("t", "text")] {
+    for (key, value) in [("n", "null"), ("o", "{\"a\":1}"), ("e", ""), ("t", "\u{feff}text")] {
         assert_eq!(server.ask(&format!("PUT /{key}?urlencoded=true"), value).await.status, 200);
     }
     let ask = async |body: serde_json::Value| server.ask("POST /bulk/get", body.to_string()).await;

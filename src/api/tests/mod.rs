@@ -4,6 +4,7 @@ mod access;
 mod bulk;
 mod changes;
 mod lists;
+mod openapi;
 mod sessions;
 mod values;
 mod wire;

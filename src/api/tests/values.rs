@@ -46,8 +46,8 @@ async fn keys_that_break_the_rules_are_refused() {
         assert_eq!(answer.code(), (400, 10029), "{key}");
     }
     let answer = server.ask("PUT", &format!("{ns}/values/{}", "k".repeat(513)), "v").await;
-    assert_eq!(answer.code(), (414, 10030));
-    assert_eq!(answer.reason, "UTF-8 encoded length of 513 exceeds key length limit of 512.");
+    let message = "UTF-8 encoded length of 513 exceeds key length limit of 512.";
+    assert_eq!(answer.error(), (414, 10030, message.into()));
     server.ask("PUT", &format!("{ns}/values/{}", "k".repeat(512)), "v").await.result();
     assert_eq!(server.ask("PUT", &format!("{ns}/values/a/b"), "v").await.code(), (404, 7003));
 }
@@ -72,8 +72,9 @@ async fn expirations_are_checked_and_shown() {
         ("expiration=soon", 10033),
     ] {
         let answer = server.ask("PUT", &format!("{path}?{query}"), "v").await;
-        assert_eq!(answer.code(), (400, code), "{query}");
-        assert!(answer.reason.starts_with("Invalid expiration"), "{}", answer.reason);
+        let (status, shown, message) = answer.error();
+        assert_eq!((status, shown), (400, code), "{query}");
+        assert!(message.starts_with("Invalid expiration"), "{message}");
     }
 }
 

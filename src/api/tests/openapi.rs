@@ -1,0 +1,118 @@
+//! The description says what the node does: the same routes, the same methods.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::api::route::{Route, Target, route};
+
+const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
+
+/// Where a route is described. Names every route: a new one does not compile until it is here.
+fn described_as(route: Route<'_>) -> Option<&'static str> {
+    Some(match route {
+        Route::User => "/user",
+        Route::TokenVerify => "/user/tokens/verify",
+        Route::Memberships => "/memberships",
+        Route::Zones => "/zones",
+        Route::OpenApi => "/openapi.json",
+        Route::Accounts => "/accounts",
+        Route::Account(_) => "/accounts/{account_id}",
+        Route::AccountTokenVerify(_) => "/accounts/{account_id}/tokens/verify",
+        Route::Namespaces(_) => "/accounts/{account_id}/storage/kv/namespaces",
+        Route::Namespace { target, .. } => match target {
+            Target::Itself => "/accounts/{account_id}/storage/kv/namespaces/{namespace_id}",
+            Target::Keys => "/accounts/{account_id}/storage/kv/namespaces/{namespace_id}/keys",
+            Target::Value(_) => "/accounts/{account_id}/storage/kv/namespaces/{namespace_id}/values/{key_name}",
+            Target::Metadata(_) => "/accounts/{account_id}/storage/kv/namespaces/{namespace_id}/metadata/{key_name}",
+            Target::Bulk => "/accounts/{account_id}/storage/kv/namespaces/{namespace_id}/bulk",
+            Target::BulkDelete => "/accounts/{account_id}/storage/kv/namespaces/{namespace_id}/bulk/delete",
+            Target::BulkGet => "/accounts/{account_id}/storage/kv/namespaces/{namespace_id}/bulk/get",
+        },
+        // Not below /client/v4.
+        Route::Health | Route::Status | Route::Invite | Route::Leave | Route::Unknown => return None,
+    })
+}
+
+fn every_route() -> Vec<Route<'static>> {
+    let (account, namespace) = ("a", "n");
+    let targets = [
+        Target::Itself,
+        Target::Keys,
+        Target::Value("k"),
+        Target::Metadata("k"),
+        Target::Bulk,
+        Target::BulkDelete,
+        Target::BulkGet,
+    ];
+    let mut routes = vec![
+        Route::User,
+        Route::TokenVerify,
+        Route::Memberships,
+        Route::Zones,
+        Route::OpenApi,
+        Route::Accounts,
+        Route::Account(account),
+        Route::AccountTokenVerify(account),
+        Route::Namespaces(account),
+    ];
+    routes.extend(targets.map(|target| Route::Namespace { account, namespace, target }));
+    routes
+}
+
+async fn described(server: &Server) -> Json {
+    let answer = server.call("GET", "/client/v4/openapi.json", "", b"").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    answer.json()
+}
+
+#[tokio::test]
+async fn every_route_is_described_and_nothing_else() {
+    let server = Server::start(false).await;
+    let json = described(&server).await;
+    let paths: BTreeSet<&str> = json["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
+    let routes: BTreeSet<&str> = every_route().into_iter().filter_map(described_as).collect();
+    assert_eq!(paths, routes);
+    for path in paths {
+        let found = path.replace("{account_id}", "a").replace("{namespace_id}", "n").replace("{key_name}", "k");
+        assert_eq!(described_as(route(&format!("/client/v4{found}"))), Some(path));
+    }
+}
+
+#[tokio::test]
+async fn methods_are_taken_if_described() {
+    let server = Server::start(true).await;
+    let json = described(&server).await;
+    let ns = server.namespace("a").await.replace("/namespaces/", "");
+    for (path, operations) in json["paths"].as_object().expect("paths") {
+        let at = path.replace("{account_id}", &ACCOUNT.to_string());
+        let at = format!("/client/v4{}", at.replace("{namespace_id}", &ns).replace("{key_name}", "k"));
+        let taken = METHODS.into_iter().filter(|method| operations.get(method).is_some());
+        let allow = taken.map(str::to_ascii_uppercase).collect::<Vec<_>>().join(", ");
+        for method in METHODS.into_iter().filter(|method| operations.get(method).is_none()) {
+            let refused = server.call(&method.to_ascii_uppercase(), &at, "", b"").await;
+            assert_eq!((refused.code(), refused.header("allow")), ((405, 7001), Some(&*allow)), "{method} {path}");
+        }
+    }
+    // The namespace's own deletion comes last.
+    let last = |path: &str| path.ends_with("{namespace_id}");
+    let mut paths: Vec<_> = json["paths"].as_object().expect("paths").iter().collect();
+    paths.sort_by_key(|(path, _)| last(path));
+    for (path, operations) in paths {
+        let at = path.replace("{account_id}", &ACCOUNT.to_string());
+        let at = format!("/client/v4{}", at.replace("{namespace_id}", &ns).replace("{key_name}", "k"));
+        for method in METHODS.into_iter().filter(|method| operations.get(method).is_some()) {
+            let body = operations[method]["requestBody"]["content"]["application/json"]["example"].to_string();
+            let answer = server.call(&method.to_ascii_uppercase(), &at, "", body.as_bytes()).await;
+            let described = operations[method]["responses"].get(answer.status.to_string());
+            assert!(described.is_some(), "{method} {path} answers {}", answer.status);
+            assert_ne!(answer.status, 405, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_described_where_they_count() {
+    let described_by = async |dev| described(&Server::start(dev).await).await;
+    assert_eq!(described_by(true).await.get("security"), None);
+    assert_eq!(described_by(false).await["security"][0], serde_json::json!({ "token": [] }));
+}
