@@ -77,7 +77,7 @@ pub(crate) enum RequestError {
     /// A binding's request that does not say which namespace, or says one that can't be had.
     #[error("{0}.")]
     BindingNamespace(&'static str),
-    #[error("Invalid cursor. Pass on the cursor of the last answer, with the same namespace and prefix.")]
+    #[error("Invalid cursor. Pass on the cursor of the last answer.")]
     Cursor,
     #[error("{0}")]
     Invalid(String),

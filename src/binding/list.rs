@@ -41,7 +41,7 @@ pub(super) async fn list(binding: &Binding, ns: NamespaceId, query: Query<'_>) -
     }
     let after = match query.value("cursor")? {
         None => None,
-        Some(cursor) => Some(read_cursor(&cursor, ns, &prefix).ok_or(RequestError::Cursor)?),
+        Some(cursor) => Some(read_cursor(&cursor)?),
     };
     let page = binding.kv.list(ns, prefix.as_bytes(), after.as_deref(), limit).await;
     let page = page.map_err(RequestError::kv("list keys"))?;
@@ -53,7 +53,7 @@ pub(super) async fn list(binding: &Binding, ns: NamespaceId, query: Query<'_>) -
     reply::json(&Listing {
         keys: shown.collect(),
         list_complete: page.next.is_none(),
-        cursor: page.next.as_ref().map(|last| write_cursor(last, ns, &prefix)),
+        cursor: page.next.as_ref().map(|last| write_cursor(last)),
     })
 }
 

@@ -98,7 +98,7 @@ await run("values.update: metadata as JSON text, a TTL that wins over an expirat
   const before = Math.floor(Date.now() / 1000);
   const metadata = JSON.stringify({ n: 1, none: null });
   await kv(a).values.update("ttl", { ...at(), value: "v", metadata, expiration: 4_000_000_000, expiration_ttl: 600 });
-  const listed = (await kv(a).keys.list({ ...at(), prefix: "ttl" }, undefined)).result;
+  const listed = (await kv(a).keys.list(ns, { account_id, prefix: "ttl" })).result;
   assert.deepEqual(await kv(a).metadata.get("ttl", at()), { n: 1, none: null });
   assert(Math.abs(listed[0].expiration - before - 600) <= 5, JSON.stringify(listed));
 });
@@ -139,19 +139,19 @@ await run("keys.list iterates to the end", async () => {
   for (const limit of [1000, 100, undefined]) {
     await eventually(async () => {
       const names = [];
-      for await (const key of kv(c).keys.list({ ...at(), prefix: "bulk/", limit })) names.push(key.name);
+      for await (const key of kv(c).keys.list(ns, { account_id, prefix: "bulk/", limit })) names.push(key.name);
       assert.equal(names.length, 2502);
       assert.deepEqual(names, [...names].sort());
     });
   }
-  const page = await kv(a).keys.list({ ...at(), prefix: "bulk/", limit: 10 });
+  const page = await kv(a).keys.list(ns, { account_id, prefix: "bulk/", limit: 10 });
   assert.deepEqual(Object.keys(page.result_info).sort(), ["count", "cursor"]);
   assert.equal(page.result_info.count, 10);
   const body = Array.from({ length: 2500 }, (_, index) => `bulk/${index}`);
   const gone = await kv(a).keys.bulkDelete(ns, { account_id, body });
   assert.deepEqual(gone, { successful_key_count: 2500, unsuccessful_keys: [] });
   const left = [];
-  for await (const key of kv(a).keys.list({ ...at(), prefix: "bulk/" })) left.push(key.name);
+  for await (const key of kv(a).keys.list(ns, { account_id, prefix: "bulk/" })) left.push(key.name);
   assert.deepEqual(left, ["bulk/binary", "bulk/json"]);
 });
 
@@ -159,19 +159,19 @@ await run("errors have their types", async () => {
   const { NotFoundError, BadRequestError, PermissionDeniedError, APIError } = Cloudflare;
   const missing = { account_id, namespace_id: "0".repeat(31) + "1" };
   const cases = [
-    [kv(a).values.get("never", at()), NotFoundError, 10009],
-    [kv(a).metadata.get("never", at()), NotFoundError, 10009],
-    [kv(a).keys.list(missing), NotFoundError, 10013],
-    [kv(a).values.update("k", { ...missing, value: "v" }), NotFoundError, 10013],
-    [kv(a).get("abc", { account_id }), BadRequestError, 10011],
-    [kv(a).values.update("k", { ...at(), value: "v", expiration_ttl: 1 }), BadRequestError, 10034],
-    [kv(a).values.update("k".repeat(513), { ...at(), value: "v" }), APIError, 10030],
-    [kv(a).bulkGet(ns, { account_id, keys: Array(101).fill("k") }), BadRequestError, 10001],
-    [kv(client(nodes[0], { apiToken: "x".repeat(40) })).list({ account_id }), PermissionDeniedError, 10000],
-    [kv(a).list({ account_id: "f".repeat(32) }), PermissionDeniedError, 10000],
+    [() => kv(a).values.get("never", at()), NotFoundError, 10009],
+    [() => kv(a).metadata.get("never", at()), NotFoundError, 10009],
+    [() => kv(a).keys.list(missing.namespace_id, { account_id }), NotFoundError, 10013],
+    [() => kv(a).values.update("k", { ...missing, value: "v" }), NotFoundError, 10013],
+    [() => kv(a).get("abc", { account_id }), BadRequestError, 10011],
+    [() => kv(a).values.update("k", { ...at(), value: "v", expiration_ttl: 1 }), BadRequestError, 10034],
+    [() => kv(a).values.update("k".repeat(513), { ...at(), value: "v" }), APIError, 10030],
+    [() => kv(a).bulkGet(ns, { account_id, keys: Array(101).fill("k") }), BadRequestError, 10001],
+    [() => kv(client(nodes[0], { apiToken: "x".repeat(40) })).list({ account_id }), PermissionDeniedError, 10000],
+    [() => kv(a).list({ account_id: "f".repeat(32) }), PermissionDeniedError, 10000],
   ];
-  for (const [promise, type, code] of cases) {
-    await assert.rejects(promise, (error) => {
+  for (const [call, type, code] of cases) {
+    await assert.rejects(call(), (error) => {
       assert(error instanceof type, `${code}: ${error}`);
       assert.equal(error.errors[0].code, code);
       return true;

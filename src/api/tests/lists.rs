@@ -79,7 +79,7 @@ async fn keys_are_listed_in_byte_order_to_an_empty_cursor() {
     for limit in ["0", "1001", "x", "-1"] {
         assert_eq!(server.ask("GET", &format!("{ns}/keys?limit={limit}"), "").await.code(), (400, 10028));
     }
-    for cursor in ["x", "AAAAAAAAAAAAAAAAAAAA", &"A".repeat(2000)] {
+    for cursor in ["x", "!", &"A".repeat(2000)] {
         assert_eq!(server.ask("GET", &format!("{ns}/keys?cursor={cursor}"), "").await.code(), (400, 10039));
     }
 }
