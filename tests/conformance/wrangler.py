@@ -176,7 +176,7 @@ def bulk(write, read, at, work, count):
     eventually(listed, within_secs=60)
     some = names[:: max(1, count // 100)][:100]
     (work / "some.json").write_text(json.dumps(some))
-    shown = read.run("kv", "bulk", "get", "some.json", *at)
+    shown = read.run("kv", "bulk", "get", work / "some.json", *at)
     found = json.loads(shown.stdout[shown.stdout.index(b"{") : shown.stdout.rindex(b"}") + 1])
     for name in some:
         value = found[name]["value"] if isinstance(found[name], dict) else found[name]
