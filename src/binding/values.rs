@@ -55,7 +55,7 @@ pub(super) async fn put(
     headers: &HeaderMap,
     body: &mut RequestBody,
 ) -> Result<Reply, RequestError> {
-    let expiration = expiry::from_query(query)?;
+    let expiration = expiry::from_query(query, binding.kv.now_ms() / 1000)?;
     let metadata = headers.get(METADATA).map(|value| metadata::from_header(value.as_bytes())).transpose()?;
     if let Some(len) = body.stated_len().filter(|len| *len > VALUE_LEN_MAX as u64) {
         return Err(RequestError::ValueTooLarge(len));
