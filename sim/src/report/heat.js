@@ -13,7 +13,7 @@ function drawHeat({ details }) {
   const regionOf = (i) => places[i]?.region ?? "";
   const rank = (i) => { const at = REGIONS.indexOf(regionOf(i)); return at < 0 ? REGIONS.length : at; };
   const order = matrix.map((_, i) => i).sort((a, b) => rank(a) - rank(b) || regionOf(a).localeCompare(regionOf(b)) || places[a].lon - places[b].lon || a - b);
-  const scale = lagScale(cells[cells.length - 1], cells[Math.floor(cells.length / 2)]);
+  const scale = lagScale(cells[cells.length - 1], maxOf(details.bound_relayed_us));
   const n = order.length;
 
   const canvas = html("canvas");

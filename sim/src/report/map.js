@@ -114,6 +114,7 @@ function drawMap({ details }) {
       boundOf(write) && last.us > 0 ? `, ${digits(last.us / boundOf(write))} × its bound of ${span(boundOf(write))}. ` : ". ",
       missing ? html("b", "", `${count(missing)} ${missing === 1 ? "node" : "nodes"} never had it.`) : "",
     );
+    $("ways").hidden = !write.informers.length;
     drawLegend();
     drawReached();
     drawFrames();

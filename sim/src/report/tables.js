@@ -21,7 +21,7 @@ function drawHead({ summary }) {
     setTimeout(() => { $("copy").textContent = "Copy"; }, 1500);
   });
   $("violations").hidden = !broken;
-  $("violations").querySelector(".scroll").replaceChildren(table(["=checker", "at", "=what it saw"], summary.violations.map((v) => [v.checker, span(v.at_us), v.what])));
+  $("violations").querySelector(".scroll").replaceChildren(table(["checker", "at", "=what it saw"], summary.violations.map((v) => [v.checker, span(v.at_us), v.what])));
 }
 
 function drawTiles({ summary }) {
@@ -33,7 +33,7 @@ function drawTiles({ summary }) {
     tile("Last PoP, p99", spanParts(lag.p99_us), `bound ${span(bound.p99_us)}`),
     tile("Over its bound, p99", timesParts(summary.lag_over_bound.p99_us), `median ${times(summary.lag_over_bound.p50_us)}`),
     tile("Writes everywhere", [count(writes.everywhere), ""], lost.length ? lost.map(([n, what]) => `${count(n)} ${what}`).join(", ") : `of ${count(writes.everywhere + writes.unfinished)} measured`),
-    tile("Copies per node", [digits(traffic.copies_per_node_milli / 1000), ""], "1 is the least"),
+    tile("Copies per node", [digits(traffic.copies_per_node_milli / 1000), ""], "received for each write"),
     tile("Per write and node", bytesParts(traffic.bytes_per_write_per_node_milli / 1000), `${bytes(traffic.data_bytes_per_write_per_node_milli / 1000)} of data`),
     ...(summary.healed_us === null ? [] : [tile("All equal again", spanParts(summary.healed_us), "after the last fault")]),
   );
