@@ -88,6 +88,11 @@ impl<S: Store> Replica<S> {
         }
         let held = self.store.get(key)?;
         if entry.blob().is_some() && held.as_ref().is_none_or(|held| held.loses_to(&entry)) {
+            if self.has_long_expired(&entry, now) {
+                // Nobody need have its bytes any more.
+                self.merge(key, held, entry.dropped())?;
+                return Ok(Applied::Seen);
+            }
             return self.await_blob(record, entry, source);
         }
         self.merge(key, held, entry)?;
@@ -125,6 +130,7 @@ impl<S: Store> Replica<S> {
             }
         }
         self.digest.add(key, entry.hash);
+        self.reschedule(key, held.as_ref(), Some(&entry));
         self.store.put(key, &entry, held.map(|held| held.dot));
         self.staged = true;
         self.changed(key, &entry);

@@ -105,6 +105,16 @@ impl Blobs {
         }
     }
 
+    /// Which of the records that wait `is_meant`.
+    pub(super) fn waiting_dots(&self, is_meant: impl Fn(&Entry) -> bool) -> Vec<Dot> {
+        self.pending.iter().filter(|(_, pending)| is_meant(&pending.entry)).map(|(dot, _)| *dot).collect()
+    }
+
+    /// A record waits no longer.
+    pub(super) fn take(&mut self, dot: Dot) -> Option<(Key, Entry)> {
+        self.remove(dot).map(|pending| (pending.record.key, pending.entry))
+    }
+
     /// How many records wait.
     pub(super) fn waiting(&self) -> usize {
         self.pending.len()

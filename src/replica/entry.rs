@@ -244,6 +244,9 @@ impl Entry {
                 }
                 Value::Blob(blob)
             }
+            Kind::Dropped(_) if header.expire_ms == 0 => {
+                return malformed("the value of what never expires is missing");
+            }
             Kind::Dropped(hash) => Value::Dropped(hash),
         };
         if header.dot.seq == 0 {

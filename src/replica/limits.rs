@@ -98,10 +98,16 @@ pub const GAP_PATIENCE: Mono = Mono::from_ms(20);
 /// A former life that all roster members agree on for this long is folded.
 pub const FOLD_PATIENCE: Mono = Mono::from_ms(10_000);
 
+/// Time between the turns that do so, so that others get theirs.
+pub const SWEEP_PERIOD: Mono = Mono::from_ms(4);
 /// Longest encoded bookmark in bytes: 64 characters of base64.
 pub const BOOKMARK_LEN_MAX: usize = 48;
 /// Changes told together.
 pub const CHANGES_PER_BATCH_MAX: usize = 64;
+/// How long after its expiration the bytes of a value go, in milliseconds: clocks may differ by less.
+pub const EXPIRED_GRACE_MS: u64 = 30_000;
+/// Time between looks at what has expired.
+pub const EXPIRY_PERIOD: Mono = Mono::from_ms(1_000);
 /// Requests that wait for acknowledgements or for a bookmark to be covered.
 pub const WAITERS_MAX: usize = 16_384;
 /// Secrets that the members share, all namespaces and their former keys together.

@@ -22,6 +22,7 @@ pub struct Image {
     seq: OrdMap<Dot, Key>,
     seen: OrdMap<Origin, Seen>,
     folded: OrdMap<Origin, u64>,
+    scheduled: OrdSet<(u64, Key)>,
     chunks: OrdMap<(BlobAddress, u32), Bytes>,
     open_blobs: OrdSet<BlobAddress>,
     pending: OrdMap<Dot, Record>,
@@ -32,6 +33,11 @@ impl Image {
     /// Every entry, tombstones included, in key order.
     pub fn entries(&self) -> impl Iterator<Item = (&Key, &Entry)> {
         self.data.iter()
+    }
+
+    /// Finished blobs with chunks.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobAddress> {
+        self.chunks.keys().map(|(blob, _)| *blob).filter(|blob| !self.open_blobs.contains(blob))
     }
 
     /// The entry of a key.
@@ -163,6 +169,19 @@ impl Store for MemStore {
     fn remove(&mut self, key: &Key, dot: Dot) {
         self.staged.seq.remove(&dot);
         self.staged.data.remove(key);
+    }
+
+    fn schedule(&mut self, key: &Key, at_ms: u64) {
+        self.staged.scheduled.insert((at_ms, key.clone()));
+    }
+
+    fn unschedule(&mut self, key: &Key, at_ms: u64) {
+        self.staged.scheduled.remove(&(at_ms, key.clone()));
+    }
+
+    fn scheduled(&self, from_ms: u64, before_ms: u64, limit: usize) -> Result<Vec<(u64, Key)>, StoreError> {
+        let due = self.staged.scheduled.iter().skip_while(|(at_ms, _)| *at_ms < from_ms);
+        Ok(due.take_while(|(at_ms, _)| *at_ms < before_ms).take(limit).cloned().collect())
     }
 
     fn set_seen(&mut self, origin: Origin, seen: &Seen) {

@@ -20,6 +20,7 @@ mod clock;
 mod digest;
 mod dot;
 mod entry;
+mod expire;
 mod feed;
 mod fold;
 mod input;
@@ -140,6 +141,7 @@ pub struct Replica<S: Store> {
     secrets: secrets::Secrets,
     watch: feed::Watch,
     sweep: sweep::Sweep,
+    expiry: expire::Expiry,
     beats: beat::Beats,
     counters: BTreeMap<&'static str, u64>,
     outputs: VecDeque<Output>,
@@ -188,6 +190,7 @@ impl<S: Store> Replica<S> {
             digest,
             roster,
             sweep: sweep::Sweep::of(&deleted),
+            expiry: expire::Expiry::default(),
             secrets: secrets::Secrets::recover(std::mem::take(&mut config.secrets), &deleted),
             deleted,
             peers: BTreeMap::new(),
@@ -235,7 +238,8 @@ impl<S: Store> Replica<S> {
     /// Ends a turn: commits what was staged, then does what time and room allow. Nothing that was output earlier in
     /// the turn may be carried out if this fails.
     pub fn commit(&mut self, now: Now) -> Result<(), StoreError> {
-        self.sweep_deleted()?;
+        self.sweep_deleted(now)?;
+        self.drop_expired(now)?;
         self.complete_sessions()?;
         if self.staged {
             self.versions.stage(&mut self.store);
@@ -264,12 +268,11 @@ impl<S: Store> Replica<S> {
 
     /// When to come back with [`Input::Wake`] if nothing else happens.
     pub fn next_wake(&self) -> Mono {
-        let soon = [self.sweep.is_due(), self.syncs.can_go_on(&self.peers)].contains(&true);
-        let soon = soon.then_some(Mono(0));
-        [soon, self.syncs.next_due(), self.blobs.next_due(), self.waiters.next_due()]
+        let soon = self.syncs.can_go_on(&self.peers).then_some(Mono(0));
+        [soon, self.sweep.next_due(), self.syncs.next_due(), self.blobs.next_due(), self.waiters.next_due()]
             .into_iter()
             .flatten()
-            .fold(self.beats.next_due(), Mono::min)
+            .fold(self.beats.next_due().min(self.expiry.next_due()), Mono::min)
     }
 
     /// Number of the last commit; what was committed after the last [`Input::Synced`] is not known to be durable.

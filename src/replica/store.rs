@@ -76,6 +76,14 @@ pub trait Store {
     /// Stages the removal of an entry whose dot is `dot`.
     fn remove(&mut self, key: &Key, dot: Dot);
 
+    /// Stages that a key's value expires at a millisecond.
+    fn schedule(&mut self, key: &Key, at_ms: u64);
+    /// Stages that it does not.
+    fn unschedule(&mut self, key: &Key, at_ms: u64);
+    /// Keys scheduled from `from_ms` on and before `before_ms`, in order of time, at most `limit`. What was staged
+    /// since the last commit may be left out, or be there still.
+    fn scheduled(&self, from_ms: u64, before_ms: u64, limit: usize) -> Result<Vec<(u64, Key)>, StoreError>;
+
     /// Stages what was seen of an origin.
     fn set_seen(&mut self, origin: Origin, seen: &Seen);
     /// The last write of a folded origin.

@@ -249,6 +249,33 @@ impl Store for FjallStore {
         self.staged.remove(key, dot);
     }
 
+    fn schedule(&mut self, key: &Key, at_ms: u64) {
+        self.stage_meta(Tag::Scheduled, &rows::schedule_key(at_ms, key), Some(rows::encode_meta(&())));
+    }
+
+    fn unschedule(&mut self, key: &Key, at_ms: u64) {
+        self.stage_meta(Tag::Scheduled, &rows::schedule_key(at_ms, key), None);
+    }
+
+    fn scheduled(&self, from_ms: u64, before_ms: u64, limit: usize) -> Result<Vec<(u64, Key)>, StoreError> {
+        let mut found = Vec::new();
+        if from_ms >= before_ms {
+            return Ok(found);
+        }
+        let at = |ms: u64| Tag::Scheduled.key(&ms.to_be_bytes());
+        for row in self.tables.meta.range(at(from_ms)..at(before_ms)) {
+            if found.len() >= limit {
+                break;
+            }
+            let row = row.key().map_err(failed)?;
+            match rows::read_schedule_key(&row[1..]) {
+                Ok(due) => found.push(due),
+                Err(why) => self.tables.corrupt("meta", &row, why),
+            }
+        }
+        Ok(found)
+    }
+
     fn set_seen(&mut self, origin: Origin, seen: &Seen) {
         self.stage_meta(Tag::Seen, &origin.to_bytes(), Some(rows::encode_meta(seen)));
     }

@@ -32,6 +32,8 @@ pub(super) enum Tag {
     OpenBlob = 4,
     /// Dot → a record that waits for its blob.
     Pending = 5,
+    /// A millisecond (8, big-endian) ‖ namespace ‖ key whose value expires then → nothing.
+    Scheduled = 6,
 }
 
 impl Tag {
@@ -86,6 +88,17 @@ pub(super) fn chunk_key(blob: BlobAddress, index: u32) -> [u8; 36] {
     key[..32].copy_from_slice(&blob.0);
     key[32..].copy_from_slice(&index.to_be_bytes());
     key
+}
+
+/// What a schedule row is about.
+pub(super) fn schedule_key(at_ms: u64, key: &Key) -> Vec<u8> {
+    [&at_ms.to_be_bytes()[..], key.as_bytes()].concat()
+}
+
+/// The inverse of [`schedule_key`].
+pub(super) fn read_schedule_key(about: &[u8]) -> Result<(u64, Key), &'static str> {
+    let Some((at_ms, key)) = about.split_first_chunk() else { return Err("schedule row's key cut short") };
+    Ok((u64::from_be_bytes(*at_ms), decode_key(Bytes::copy_from_slice(key))?))
 }
 
 /// A value of `meta`.

@@ -165,3 +165,27 @@ fn disk_use_is_told_without_what_is_only_laid_out() {
     let bytes = store.reader().disk_bytes();
     assert!(bytes > 0 && bytes < 8 * 1024 * 1024, "{bytes}");
 }
+
+#[test]
+fn what_is_scheduled_is_found_in_order_of_time_also_after_a_restart() {
+    let directory = directory();
+    let (a, b, c) = (key(1, b"a"), key(1, b"b"), key(2, b"c"));
+    {
+        let mut store = open(&directory);
+        for (key, at_ms) in [(&a, 300), (&b, 200), (&c, 100), (&a, 50)] {
+            store.schedule(key, at_ms);
+        }
+        store.unschedule(&a, 50);
+        store.commit(true).expect("commits");
+        store.unschedule(&b, 200);
+        store.schedule(&b, 250);
+        store.commit(true).expect("commits");
+    }
+    let store = open(&directory);
+    let scheduled = |from_ms, before_ms, limit| store.scheduled(from_ms, before_ms, limit).expect("reads");
+    assert_eq!(scheduled(0, 300, 9), [(100, c.clone()), (250, b.clone())]);
+    assert_eq!(scheduled(101, 301, 9), [(250, b), (300, a)]);
+    assert_eq!(scheduled(0, 301, 1), [(100, c)]);
+    assert_eq!(scheduled(300, 300, 9), []);
+    assert_eq!(scheduled(301, 300, 9), []);
+}

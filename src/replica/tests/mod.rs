@@ -7,7 +7,7 @@ mod stories;
 mod wire;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use rand::{Rng, RngExt};
@@ -33,6 +33,8 @@ enum Violation {
     Lost { key: Key },
     /// The version vectors were still unequal.
     NotInStep,
+    /// A value that has expired is still there.
+    Kept { node: NodeId, key: Key },
     /// A watermark above a write that the node does not hold.
     Overstated { node: NodeId, dot: Dot },
 }
@@ -67,6 +69,10 @@ fn write_something(world: &mut World) {
         }
         _ => inline(&bytes),
     };
+    // A third of the values live for some seconds only.
+    let lives = !matches!(content.value, Value::Tombstone) && world.rng.random_range(0..3) == 0;
+    let expire_ms = world.at(process).wall_ms + world.rng.random_range(0..5_000);
+    let content = Content { expire_ms: if lives { expire_ms } else { 0 }, ..content };
     world.write(process, key, content);
 }
 
@@ -120,6 +126,27 @@ fn check_converged(world: &World, before: &BTreeMap<Key, (Marker, RecordHash)>) 
     }
 }
 
+/// Long after, nobody keeps the bytes of what has expired, nor chunks that no entry refers to.
+fn check_expired(world: &World) -> Result<u64, Violation> {
+    let mut dropped = 0;
+    for replica in world.replicas() {
+        let (image, node) = (replica.store().image(), replica.config.node);
+        let mut blobs = BTreeSet::new();
+        for (key, entry) in image.entries() {
+            dropped += u64::from(matches!(entry.content().value, Value::Dropped(_)));
+            if entry.content().expire_ms != 0 && matches!(entry.content().value, Value::Inline(_) | Value::Blob(_)) {
+                return Err(Violation::Kept { node, key: key.clone() });
+            }
+            blobs.extend(entry.blob().map(|blob| BlobAddress::of(key, blob.id)));
+        }
+        if let Some(orphan) = image.blobs().find(|blob| !blobs.contains(blob)) {
+            println!("node {node} keeps chunks of {orphan:?}");
+            return Err(Violation::Kept { node, key: user_key(0) });
+        }
+    }
+    Ok(dropped)
+}
+
 /// One life of a world: faults and writes, then healing, then judgement.
 fn live(seed: u64, sabotage: Sabotage) -> Result<Life, Violation> {
     let nodes = 3 + (seed % 5) as usize;
@@ -149,8 +176,9 @@ fn live(seed: u64, sabotage: Sabotage) -> Result<Life, Violation> {
         return Err(Violation::ReusedDot(*dot));
     }
     check_converged(&world, &before)?;
+    let dropped = check_expired(&world)?;
     let folded = world.replicas().filter_map(|replica| replica.counters.get("folded_lives")).sum();
-    Ok(Life { folded, alarms: world.alarms })
+    Ok(Life { folded, dropped, alarms: world.alarms })
 }
 
 fn seeds() -> std::ops::Range<u64> {
@@ -164,6 +192,8 @@ fn seeds() -> std::ops::Range<u64> {
 /// What one world went through.
 struct Life {
     folded: u64,
+    /// Expired values whose bytes are gone.
+    dropped: u64,
     alarms: BTreeMap<String, u64>,
 }
 
@@ -186,12 +216,13 @@ fn on_every_core<T: Send>(seeds: std::ops::Range<u64>, live: impl Fn(u64) -> T +
 
 #[test]
 fn the_invariant_holds_and_all_converge_whatever_happens() {
-    let mut folded = 0;
+    let (mut folded, mut dropped) = (0, 0);
     let mut alarms: BTreeMap<String, u64> = BTreeMap::new();
     for (seed, life) in lives(seeds(), Sabotage::default()) {
         match life {
             Ok(life) => {
                 folded += life.folded;
+                dropped += life.dropped;
                 for (alarm, count) in life.alarms {
                     *alarms.entry(alarm).or_default() += count;
                 }
@@ -201,7 +232,8 @@ fn the_invariant_holds_and_all_converge_whatever_happens() {
             }
         }
     }
-    println!("former lives folded: {folded}; alarms: {alarms:?}");
+    println!("former lives folded: {folded}; expired values dropped: {dropped}; alarms: {alarms:?}");
+    assert!(dropped > 0 || seeds().count() < 10, "some values must expire");
     assert!(folded > 0 || seeds().count() < 10, "worlds with restarts must fold some lives");
     assert!(!alarms.contains_key("MarkerConflict"), "{alarms:?}");
 }

@@ -378,6 +378,45 @@ fn a_stuck_peer_is_left_behind_and_catches_up_without_holding_anyone() {
 }
 
 #[test]
+fn an_expired_value_gives_its_bytes_back_and_still_wins() {
+    let mut world = calm(3);
+    let id = BlobId([9; 16]);
+    let chunk = Bytes::from_static(b"large");
+    let blob = Value::Blob(Blob { id, len: 5, chunks: vec![*blake3::hash(&chunk).as_bytes()] });
+    let expire_ms = world.at(0).wall_ms + 2_000;
+    world.crash(2);
+    world.request(0, Request::PutChunk { key: user_key(1), id, index: 0, chunk });
+    world.write(0, user_key(1), Content { value: blob, expire_ms, ..inline(b"") });
+    world.write(0, user_key(2), Content { expire_ms, ..inline(b"small") });
+    world.write(0, user_key(3), Content { expire_ms, ..inline(b"renewed") });
+    world.write(0, user_key(3), inline(b"for ever"));
+    let digest = world.processes[0].replica.as_ref().expect("it runs").digest();
+    settle(&mut world);
+    let address = BlobAddress::of(&user_key(1), id);
+    let has_chunk = |world: &World, process: usize| {
+        let replica = world.processes[process].replica.as_ref().expect("it runs");
+        replica.store().chunk(address, 0).expect("memory does not fail").is_some()
+    };
+    assert!(has_chunk(&world, 0) && has_chunk(&world, 1), "not before everyone's clock says so");
+    world.run_until(world.now + Mono::from_ms(EXPIRED_GRACE_MS + 3_000));
+    // Who was away is sent what is left of it.
+    world.restart(2);
+    world.connect_all();
+    settle(&mut world);
+    for process in 0..3 {
+        assert!(!has_chunk(&world, process), "process {process}");
+        for key in [1, 2] {
+            let content = read(&world, process, &user_key(key)).expect("its header stays");
+            assert!(matches!(content.value, Value::Dropped(_)), "process {process}: {content:?}");
+        }
+        assert_eq!(read(&world, process, &user_key(3)), Some(inline(b"for ever")));
+        let replica = world.processes[process].replica.as_ref().expect("it runs");
+        assert_eq!(replica.digest(), digest, "process {process}");
+    }
+    check_converged(&world, &BTreeMap::new()).expect("all agree");
+}
+
+#[test]
 fn a_failing_disk_acknowledges_nothing() {
     let mut world = calm(2);
     let now = world.at(0);
