@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 
-use crate::flock::{key, value};
+use crate::{key, value};
 
 /// A server that answers every request with `body`.
 pub async fn server(body: Bytes) -> SocketAddr {

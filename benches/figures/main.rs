@@ -5,15 +5,17 @@
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
 mod bare;
+#[path = "../../tests/flock/mod.rs"]
 mod flock;
 mod load;
+mod spread;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use flock::{Node, key, value};
+use flock::{Node, agree};
 use load::{Make, Seen, http, resp};
 
 const CONNECTIONS: usize = 64;
@@ -109,8 +111,8 @@ async fn run(figures: &mut Figures, quick: bool) {
     // Writes.
     let (dir, t) = (directory.path().join("engine-fsync"), time);
     let engine = tokio::task::spawn_blocking(move || bare::engine_puts(&dir, CONNECTIONS, t, true)).await.expect("ran");
-    let node = Node::start(&directory.path().join("fsync"), &[]).await;
-    let namespace = node.namespace("figures").await;
+    let node = Node::start(&directory.path().join("fsync"), &[]);
+    let namespace = node.namespace("figures");
     let puts = load(&node, time, put(&node, &namespace)).await;
     figures.add(
         "durable puts through HTTP, 64 connections",
@@ -129,14 +131,14 @@ async fn run(figures: &mut Figures, quick: bool) {
     let (dir, t) = (directory.path().join("engine-os"), time);
     let engine =
         tokio::task::spawn_blocking(move || bare::engine_puts(&dir, CONNECTIONS, t, false)).await.expect("ran");
-    let node = Node::start(&directory.path().join("os"), &["--durability", "os"]).await;
-    let namespace = node.namespace("figures").await;
+    let node = Node::start(&directory.path().join("os"), &["--durability", "os"]);
+    let namespace = node.namespace("figures");
     let puts = load(&node, time, put(&node, &namespace)).await;
     figures.add("puts, --durability os", puts.per_second, "/s", Some(("engine alone", engine)), None);
 
     // Reads.
     let count = 100_000 / scale;
-    node.load(&namespace, 0, count).await;
+    bulk(&node, &namespace, 0, count);
     let bare = bare::server(value(1).into()).await;
     let limit = load::run(bare, CONNECTIONS, time, get(&node, &namespace, 1), http).await;
     for (name, keys) in [("hot gets through HTTP", 1), ("random gets through HTTP", count)] {
@@ -157,28 +159,28 @@ async fn run(figures: &mut Figures, quick: bool) {
         let gets = load(&node, time, get(&node, &namespace, 1)).await;
         figures.add("  beside Redis", gets.per_second, "/s", Some(("Redis", redis_gets.per_second)), None);
     }
-    let path = format!("{}/{namespace}/keys?limit=1000", node.path());
+    let path = format!("{namespace}/keys?limit=1000");
     let lists = load(&node, time, request(&node, "GET", path, Vec::new())).await;
     figures.add("lists of 1,000 keys", lists.per_second, "/s", None, None);
     let start = Instant::now();
-    node.load(&namespace, 10_000_000, 10_000).await;
+    bulk(&node, &namespace, 10_000_000, 10_000);
     figures.add("bulk put of 10,000", start.elapsed().as_secs_f64() * 1e3, "ms", None, None);
     drop(node);
 
-    replication(figures, directory.path(), 100_000 / scale).await;
-    million(figures, directory.path(), 1_000_000 / scale).await;
+    replication(figures, directory.path(), 100_000 / scale);
+    million(figures, directory.path(), 1_000_000 / scale);
+    spread::run(figures, directory.path(), Duration::from_secs(if quick { 10 } else { 60 }));
 }
 
 /// How fast a second node takes in what the first one writes, and how fast it catches up on what it has missed.
-async fn replication(figures: &mut Figures, directory: &std::path::Path, count: u64) {
-    let first = Node::start(&directory.join("first"), &[]).await;
-    let namespace = first.namespace("figures").await;
-    let token = first.invite().await;
-    let mut second = Node::start(&directory.join("second"), &["--join", &token]).await;
-    agree(&first, &second).await;
+fn replication(figures: &mut Figures, directory: &std::path::Path, count: u64) {
+    let first = Node::start(&directory.join("first"), &[]);
+    let namespace = first.namespace("figures");
+    let mut second = first.join(&directory.join("second"), &[]);
+    agree(&[&first, &second]);
     let start = Instant::now();
-    first.load(&namespace, 0, count).await;
-    agree(&first, &second).await;
+    bulk(&first, &namespace, 0, count);
+    agree(&[&first, &second]);
     figures.add(
         "replication ingest while written in bulk",
         count as f64 / start.elapsed().as_secs_f64(),
@@ -187,49 +189,37 @@ async fn replication(figures: &mut Figures, directory: &std::path::Path, count: 
         None,
     );
     second.stop();
-    first.load(&namespace, count, count).await;
-    second.restart().await;
+    bulk(&first, &namespace, count, count);
+    second.restart();
     let start = Instant::now();
-    agree(&first, &second).await;
+    agree(&[&first, &second]);
     let name = "catch-up of a node that missed the writes";
     figures.add(name, start.elapsed().as_secs_f64(), "s", None, Some((Goal::AtMost, 3.0)));
 }
 
-async fn agree(one: &Node, other: &Node) {
-    let start = Instant::now();
-    loop {
-        let (left, right) = (one.status().await, other.status().await);
-        if left["digest"] == right["digest"] && left["entries"] == right["entries"] {
-            return;
-        }
-        assert!(start.elapsed() < Duration::from_secs(120), "the nodes do not agree: {left} {right}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 /// Memory and restart with many keys.
-async fn million(figures: &mut Figures, directory: &std::path::Path, count: u64) {
-    let mut node = Node::start(&directory.join("million"), &[]).await;
-    let namespace = node.namespace("figures").await;
+fn million(figures: &mut Figures, directory: &std::path::Path, count: u64) {
+    let mut node = Node::start(&directory.join("million"), &[]);
+    let namespace = node.namespace("figures");
     let start = Instant::now();
-    node.load(&namespace, 0, count).await;
+    bulk(&node, &namespace, 0, count);
     figures.add("bulk load of a million keys", count as f64 / start.elapsed().as_secs_f64(), "/s", None, None);
     let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
     figures.add("RSS at a million keys", mib(node.rss()), "MiB", None, Some((Goal::AtMost, 200.0)));
     node.stop();
-    let restart = node.restart().await;
+    let restart = node.restart();
     figures.add("restart at a million keys", restart.as_secs_f64(), "s", None, Some((Goal::AtMost, 2.0)));
     figures.add("  RSS after it", mib(node.rss()), "MiB", None, None);
 }
 
 async fn load(node: &Node, time: Duration, make: Make) -> Seen {
-    load::run(node.address, CONNECTIONS, time, make, http).await
+    load::run(node.api, CONNECTIONS, time, make, http).await
 }
 
 fn request(node: &Node, method: &str, path: String, body: Vec<u8>) -> Make {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n",
-        node.token.trim(),
+        node.token,
         body.len()
     );
     let request = [head.into_bytes(), body].concat();
@@ -237,11 +227,11 @@ fn request(node: &Node, method: &str, path: String, body: Vec<u8>) -> Make {
 }
 
 fn put(node: &Node, namespace: &str) -> Make {
-    let (path, token) = (node.path(), node.token.trim().to_owned());
+    let token = node.token.clone();
     let namespace = namespace.to_owned();
     Arc::new(move |number| {
         format!(
-            "PUT {path}/{namespace}/values/{} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+            "PUT {namespace}/values/{} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
              Content-Length: 100\r\n\r\n{}",
             key(number),
             value(number)
@@ -252,15 +242,12 @@ fn put(node: &Node, namespace: &str) -> Make {
 
 /// Keys in an order that no cache likes.
 fn get(node: &Node, namespace: &str, keys: u64) -> Make {
-    let (path, token) = (node.path(), node.token.trim().to_owned());
+    let token = node.token.clone();
     let namespace = namespace.to_owned();
     Arc::new(move |number| {
         let number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % keys;
-        format!(
-            "GET {path}/{namespace}/values/{} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n",
-            key(number)
-        )
-        .into_bytes()
+        format!("GET {namespace}/values/{} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n", key(number))
+            .into_bytes()
     })
 }
 
@@ -268,4 +255,25 @@ fn redis_set() -> Make {
     Arc::new(|number| {
         format!("*3\r\n$3\r\nSET\r\n$16\r\n{}\r\n$100\r\n{}\r\n", key(number), value(number)).into_bytes()
     })
+}
+
+/// Writes `count` pairs of 100 bytes from number `first` on, in requests of 10,000.
+fn bulk(node: &Node, namespace: &str, first: u64, count: u64) {
+    let mut number = first;
+    while number < first + count {
+        let end = (number + 10_000).min(first + count);
+        let pairs: Vec<_> = (number..end).map(|n| json!({ "key": key(n), "value": value(n) })).collect();
+        node.bulk(namespace, &pairs);
+        number = end;
+    }
+}
+
+fn key(number: u64) -> String {
+    format!("key-{number:012}")
+}
+
+/// 100 bytes that don't compress to nothing.
+fn value(number: u64) -> String {
+    let digits = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    format!("{digits:020}").repeat(5)
 }

@@ -57,9 +57,10 @@ fn drill(directory: &Path, count: usize, still: Duration) {
     let start = Instant::now();
     let (loading, singles) = thread::scope(|scope| {
         let (namespace, stop) = (&*namespace, &stop);
+        let (a, entries, loaded) = (&a, &entries, &loaded);
         // Paced, so that most of the load falls into the time in which one node stands still.
         let pause = still.mul_f64(BATCH_PAIRS as f64 / (0.6 * entries.len() as f64));
-        let loader = scope.spawn(|| load(&a, namespace, &entries, pause, &loaded));
+        let loader = scope.spawn(move || load(a, namespace, entries, pause, loaded));
         let writers = [
             scope.spawn(|| writer::run("b", &at_b, &token_b, namespace, stop)),
             scope.spawn(|| writer::run("c", &at_c, &token_c, namespace, stop)),
