@@ -127,6 +127,18 @@ const PARTS: &[Part] = &[
         why: "the API goes through `kv` and `operator` for everything",
     },
     Part {
+        at: "src/binding",
+        may_use: &[
+            "crate::binding",
+            "crate::api",
+            "crate::kv",
+            "crate::replica::NamespaceId",
+            "crate::replica::limits",
+        ],
+        never: &["fjall", "quinn", "crate::store", "crate::node", "crate::net"],
+        why: "bindings go through `kv` for everything",
+    },
+    Part {
         at: "src/worker",
         may_use: &[
             "crate::worker",
@@ -181,6 +193,9 @@ const PARTS: &[Part] = &[
     },
 ];
 
+/// Where HTTP is spoken.
+const HTTP_PLACES: &[&str] = &["src/api", "src/binding", "src/client.rs", "src/worker", "src/console"];
+
 /// Libraries that have their place.
 const PLACES: &[(&str, &[&str])] = &[
     ("fjall", &["src/store"]),
@@ -191,8 +206,8 @@ const PLACES: &[(&str, &[&str])] = &[
     ("crdts", &["src/replica"]),
     ("clap", &["src/cli", "src/cli.rs", "src/main.rs"]),
     ("toml", &["src/config"]),
-    ("hyper", &["src/api", "src/client.rs", "src/worker", "src/console"]),
-    ("hyper_util", &["src/api", "src/client.rs", "src/worker", "src/console"]),
+    ("hyper", HTTP_PLACES),
+    ("hyper_util", HTTP_PLACES),
     ("std::time::SystemTime", &["src/node/clock.rs", "src/cli/status.rs"]),
     ("getrandom", &["src/node", "src/net", "src/keyring"]),
 ];
