@@ -132,6 +132,7 @@ const PARTS: &[Part] = &[
             "crate::binding",
             "crate::api",
             "crate::kv",
+            "crate::config::Bindings",
             "crate::replica::NamespaceId",
             "crate::replica::limits",
         ],
