@@ -20,13 +20,12 @@ def workerd():
 class Wrangler:
     """wrangler as a user runs it, pointed at a node."""
 
-    def __init__(self, node, home, token=None):
+    def __init__(self, node, home, token=None, email=None):
         self.home = pathlib.Path(home)
         (self.home / "work").mkdir(parents=True, exist_ok=True)
         keep = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
         self.environment = keep | {
             "CLOUDFLARE_API_BASE_URL": node.api,
-            "CLOUDFLARE_API_TOKEN": token or node.token,
             "CLOUDFLARE_ACCOUNT_ID": node.account,
             "WRANGLER_SEND_METRICS": "false",
             "HOME": str(self.home),
@@ -35,6 +34,11 @@ class Wrangler:
             "FORCE_COLOR": "0",
             "CI": "true",
         }
+        token = token or node.token
+        if email:
+            self.environment |= {"CLOUDFLARE_API_KEY": token, "CLOUDFLARE_EMAIL": email}
+        else:
+            self.environment |= {"CLOUDFLARE_API_TOKEN": token}
 
     def run(self, *words, ok=True, timeout_secs=120):
         """Its output (both streams, without colours); `.stdout` alone for values."""

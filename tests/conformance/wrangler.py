@@ -17,6 +17,11 @@ def run(report, flock, home, long):
         shown = write.run("whoami")
         assert "logged in with an User API Token" in shown and first.account in shown, shown
 
+    with case("whoami, with a key and an email address"):
+        keyed = Wrangler(third, f"{home}/d", email="someone@example.com")
+        shown = keyed.run("whoami")
+        assert "someone@example.com" in shown and first.account in shown, shown
+
     with case("kv namespace create"):
         shown = write.run("kv", "namespace", "create", "wrangled")
         assert "Success!" in shown, shown
