@@ -32,6 +32,8 @@ pub struct Started {
     pub token_path: Option<PathBuf>,
     /// Other nodes on the roster.
     pub peers: usize,
+    /// The file with the certificate that clients are shown, over HTTPS.
+    pub certificate: Option<PathBuf>,
 }
 
 /// Prints the banner on standard output, in colours if that is a terminal. A closed standard output is no error.
@@ -55,8 +57,8 @@ fn render(started: &Started, program: &str, paint: Paint) -> String {
 }
 
 fn write_banner(text: &mut String, started: &Started, program: &str, paint: Paint) -> std::fmt::Result {
-    let Started { api, bindings, gossip, node, name, pop, account, data, token_path, peers } = started;
-    let url = api_url(*api);
+    let Started { api, bindings, gossip, node, name, pop, account, data, token_path, peers, certificate } = started;
+    let url = api_url(*api, certificate.is_some());
     let data_word = path_word(data);
     let place = pop.as_ref().map(|pop| format!(" at {pop}")).unwrap_or_default();
     let company = match peers {
@@ -77,6 +79,10 @@ fn write_banner(text: &mut String, started: &Started, program: &str, paint: Pain
 
     writeln!(text, "\n  {}\n", paint.dim("Write a value and read it back:"))?;
     writeln!(text, "  KV={url}/client/v4/accounts/{account}/storage/kv/namespaces")?;
+    if let Some(certificate) = certificate {
+        // Whatever name the certificate is for: these commands run on the node's machine.
+        writeln!(text, "  alias curl='curl --insecure'  # elsewhere: --cacert, see {}", path_word(certificate))?;
+    }
     let auth = match token_path {
         Some(path) => {
             writeln!(text, "  AUTH=\"Authorization: Bearer $(cat {})\"", path_word(path))?;
@@ -148,6 +154,7 @@ mod tests {
             account: "00112233445566778899aabbccddeeff".to_owned(),
             data: PathBuf::from("./starling-data"),
             token_path: Some(PathBuf::from("./starling-data/admin-token")),
+            certificate: None,
             peers: 0,
         }
     }

@@ -2,12 +2,15 @@
 //!
 //! Knows nothing of what flags of `serve` mean: they are texts that [`crate::config`] reads.
 
+mod audit;
 pub mod duration;
 mod invite;
+mod key;
 mod node;
 mod serve;
 mod status;
 mod target;
+mod token;
 
 use std::ffi::OsString;
 use std::io;
@@ -40,6 +43,17 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     Invite(invite::InviteArgs),
     Status(status::StatusArgs),
+    /// Credentials: what clients identify themselves with
+    #[command(subcommand, arg_required_else_help = true)]
+    Token(token::TokenCommand),
+    /// Accounts, invisible to one another
+    #[command(subcommand, arg_required_else_help = true)]
+    Account(token::AccountCommand),
+    /// The keys that values are sealed with
+    #[command(subcommand, arg_required_else_help = true)]
+    Key(key::KeyCommand),
+    Audit(audit::AuditArgs),
+    Verify(audit::VerifyArgs),
     /// Act on one node.
     #[command(subcommand, arg_required_else_help = true)]
     Node(node::NodeCommand),
@@ -69,6 +83,21 @@ pub enum CliError {
         /// The node's name.
         name: String,
     },
+    /// There is no admin token to replace.
+    #[error("there is no admin token here: name a token by its id")]
+    NoAdminToken,
+    /// No key could be made.
+    #[error("{0}")]
+    Key(String),
+    /// The comparison did not come to its end.
+    #[error("the peer was lost before all was compared; try again")]
+    VerifyCutShort,
+    /// The node holds what it should not.
+    #[error("{keys} entries are not as they should be; `starling verify --repair` replaces them")]
+    Wrong {
+        /// How many.
+        keys: u64,
+    },
     /// The user said no.
     #[error("not done")]
     Declined,
@@ -90,6 +119,8 @@ impl CliError {
             Self::DataDir(error) => error.exit(),
             Self::Client(error) => error.exit(),
             Self::Serve(error) => error.exit(),
+            Self::NoAdminToken => Exit::Usage,
+            Self::Key(_) | Self::VerifyCutShort | Self::Wrong { .. } => Exit::Failure,
             Self::Declined | Self::Io { .. } => Exit::Failure,
         }
     }
@@ -107,6 +138,17 @@ impl Cli {
             Command::Serve(args) => args.run(&environment),
             Command::Invite(args) => block_on(args.run(&environment)),
             Command::Status(args) => block_on(args.run(&environment)),
+            Command::Token(token::TokenCommand::Create(args)) => block_on(args.run(&environment)),
+            Command::Token(token::TokenCommand::List(args)) => block_on(args.run(&environment)),
+            Command::Token(token::TokenCommand::Revoke(args)) => block_on(args.run(&environment)),
+            Command::Token(token::TokenCommand::Roll(args)) => block_on(args.run(&environment)),
+            Command::Account(token::AccountCommand::Create(args)) => block_on(args.run(&environment)),
+            Command::Account(token::AccountCommand::List(args)) => block_on(args.run(&environment)),
+            Command::Key(key::KeyCommand::Generate(args)) => args.run(),
+            Command::Key(key::KeyCommand::Status(args)) => block_on(args.run(&environment)),
+            Command::Key(key::KeyCommand::Rotate(args)) => block_on(args.run(&environment)),
+            Command::Audit(args) => block_on(args.run(&environment)),
+            Command::Verify(args) => block_on(args.run(&environment)),
             Command::Node(node::NodeCommand::Leave(args)) => block_on(args.run(&environment)),
         }
     }
@@ -166,7 +208,7 @@ mod tests {
         for (line, vars, exit) in [
             (&["status", "--data", data][..], &[][..], Exit::NodeUnreachable),
             (&["status"], &[("STARLING_DATA", data)], Exit::NodeUnreachable),
-            (&["invite", "--api", "https://example.net"], &[], Exit::Usage),
+            (&["invite", "--api", "ftp://example.net"], &[], Exit::Usage),
             (&["invite"], &[("STARLING_API_URL", "nowhere")], Exit::Usage),
             (&["status", "--data", data], &[("STARLING_NMAE", "x")], Exit::Usage),
             (&["serve", "--dev", "--api", "0.0.0.0:0", "--data", data], &[], Exit::Usage),

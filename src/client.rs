@@ -10,8 +10,12 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+
+pub use trust::Trust;
 
 use crate::datadir::{self, DataDirError};
 use crate::exit::Exit;
@@ -23,8 +27,12 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for a node to leave: it first hands what it holds to its peers.
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest wait for what goes through all the data.
+pub const PATIENT_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Largest answer accepted, in bytes.
 pub const ANSWER_LEN_MAX: usize = 16 << 20;
+
+mod trust;
 
 const STATUS_PATH: &str = "/starling/v1/status";
 const INVITE_PATH: &str = "/starling/v1/invite";
@@ -39,6 +47,8 @@ pub struct Client {
     token: Option<Secret>,
     /// The data directory that told the address.
     data: Option<PathBuf>,
+    /// Over HTTPS, whom it trusts.
+    trust: Option<Trust>,
 }
 
 /// Why a command got no answer.
@@ -64,6 +74,17 @@ pub enum ClientError {
     /// Nothing answers at the URL.
     #[error("can't reach a node at {url}: {reason}; check the address, and that the node is running")]
     Unreachable {
+        /// The URL.
+        url: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// TLS failed.
+    #[error(
+        "no trusted connection to {url}: {reason}; name the file of its authority with --ca or STARLING_CA (of a node with \
+         --tls-auto: identity/authority.crt in its data directory)"
+    )]
+    Untrusted {
         /// The URL.
         url: String,
         /// What went wrong.
@@ -136,6 +157,7 @@ impl ClientError {
     /// The exit code that goes with it.
     pub fn exit(&self) -> Exit {
         match self {
+            Self::Untrusted { .. } => Exit::NodeUnreachable,
             Self::NoNode { .. } | Self::NotRunning { .. } | Self::Unreachable { .. } | Self::Timeout { .. } => {
                 Exit::NodeUnreachable
             }
@@ -155,7 +177,9 @@ impl Client {
             Some(token) => Some(token),
             None => datadir::read_admin_token(data)?,
         };
-        Ok(Self { data: Some(data.to_owned()), ..Self::of_url(&running.api, token)? })
+        let client = Self::of_url(&running.api, token)?;
+        let trust = running.api_certificate.map(Trust::Exactly).or(client.trust.clone());
+        Ok(Self { data: Some(data.to_owned()), trust, ..client })
     }
 
     /// The node at a URL of the form `http://host:port`.
@@ -163,25 +187,33 @@ impl Client {
         let bad = |reason| ClientError::BadUrl { url: url.to_owned(), reason };
         let uri: Uri = url.parse().map_err(|_| bad("it is not a URL"))?;
         match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(bad(
-                    "commands speak plain HTTP; go through an SSH tunnel, or run them on the node's machine",
-                ));
-            }
-            _ => return Err(bad("it does not start with http://")),
+            Some("http" | "https") => {}
+            _ => return Err(bad("it does not start with http:// or https://")),
         }
+        let trust = (uri.scheme_str() == Some("https")).then(Trust::default);
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| bad("it has no host"))?;
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err(bad("it must end after the port"));
         }
         Ok(Self {
             host: host.trim_matches(['[', ']']).to_owned(),
-            port: uri.port_u16().unwrap_or(80),
+            port: uri.port_u16().unwrap_or(if trust.is_some() { 443 } else { 80 }),
             url: url.trim_end_matches('/').to_owned(),
             token,
             data: None,
+            trust,
         })
+    }
+
+    /// Trusts the authorities in a PEM file, if it speaks HTTPS.
+    pub fn trusting(mut self, authorities: &Path) -> Self {
+        self.trust = self.trust.map(|_| Trust::Authorities(authorities.to_owned()));
+        self
+    }
+
+    /// The data directory that told the address, if one did.
+    pub fn data_dir(&self) -> Option<&Path> {
+        self.data.as_deref()
     }
 
     /// The node's address, for messages.
@@ -208,6 +240,16 @@ impl Client {
     /// Takes the node off the cluster's roster; its process ends.
     pub async fn leave(&self) -> Result<(), ClientError> {
         self.ask(Method::POST, LEAVE_PATH, Some(json!({})), LEAVE_TIMEOUT).await.map(drop)
+    }
+
+    /// Asks for anything below `/starling/v1`.
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, ClientError> {
+        self.ask(method, path, body, ANSWER_TIMEOUT).await
+    }
+
+    /// [`Client::call`] for what may take long.
+    pub async fn call_patiently(&self, method: Method, path: &str, body: Value) -> Result<Value, ClientError> {
+        self.ask(method, path, Some(body), PATIENT_TIMEOUT).await
     }
 
     async fn ask(
@@ -248,12 +290,35 @@ impl Client {
             Ok(Err(error)) => return Err(self.unreachable(error.to_string())),
             Err(_) => return Err(self.unreachable(format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))),
         };
+        match &self.trust {
+            None => self.exchange_on(stream, method, path, body).await,
+            Some(trust) => {
+                let config = trust.config().map_err(|reason| self.untrusted(reason))?;
+                let name =
+                    ServerName::try_from(self.host.clone()).map_err(|error| self.untrusted(error.to_string()))?;
+                let connecting = tokio_rustls::TlsConnector::from(config).connect(name, stream);
+                match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+                    Ok(Ok(stream)) => self.exchange_on(stream, method, path, body).await,
+                    Ok(Err(error)) => Err(self.untrusted(error.to_string())),
+                    Err(_) => Err(self.unreachable("no TLS handshake in time".into())),
+                }
+            }
+        }
+    }
+
+    async fn exchange_on(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
         // Ends by itself when the sender is dropped; its errors also come out of the request.
         tokio::spawn(connection);
 
-        let authority = self.url.strip_prefix("http://").unwrap_or(&self.url);
+        let authority = self.url.split_once("://").map_or(&*self.url, |(_, authority)| authority);
         let mut request = Request::builder().method(method).uri(path).header(HOST, authority);
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
@@ -271,6 +336,10 @@ impl Client {
             Err(error) if error.is::<LengthLimitError>() => Err(self.not_starling("longer than 16 MiB")),
             Err(error) => Err(self.not_starling(&format!("it broke off: {error}"))),
         }
+    }
+
+    fn untrusted(&self, reason: String) -> ClientError {
+        ClientError::Untrusted { url: self.url.clone(), reason }
     }
 
     fn unreachable(&self, reason: String) -> ClientError {
@@ -297,7 +366,9 @@ impl Client {
 fn is_unauthorized(status: StatusCode, answer: Option<&Value>) -> bool {
     let code = answer.and_then(|answer| answer.pointer("/errors/0/code")).and_then(Value::as_u64);
     match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
+        StatusCode::UNAUTHORIZED => true,
+        // 9109: a good token that may not do this, which the answer says better.
+        StatusCode::FORBIDDEN => code != Some(9109),
         StatusCode::BAD_REQUEST => matches!(code, Some(6003 | 6111 | 9106)),
         _ => false,
     }

@@ -21,8 +21,7 @@ pub struct Config {
     /// The data directory, created if absent. Put it on a local disk: the log is synced there for every
     /// acknowledged write. One directory is one node; two processes can't share it.
     pub data: PathBuf,
-    /// Where the HTTP API listens. Loopback unless the network in between can be trusted or a TLS proxy stands in
-    /// front: the API itself speaks plain HTTP.
+    /// Where the HTTP API listens. Beyond loopback it takes TLS, or `insecure_http`.
     pub api: SocketAddr,
     /// Where Workers' bindings are served ([`crate::binding`]); `None`: nowhere.
     pub bindings: Option<Bindings>,
@@ -49,6 +48,15 @@ pub struct Config {
     pub cluster_key: Option<Secret>,
     /// When a write is acknowledged. Anything but [`Durability::Fsync`] trades acknowledged writes for speed.
     pub durability: Durability,
+    /// HTTPS: the certificate chain that clients are shown, PEM, leaf first; read again when it changes.
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of `tls_cert`, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// HTTPS with a certificate of the cluster's own authority, for these names and addresses beside the machine's own.
+    /// `None`: not. Empty: none but those.
+    pub tls_auto: Option<Vec<String>>,
+    /// Serves plain HTTP beyond loopback: behind a TLS proxy, or within a network that can be trusted.
+    pub insecure_http: bool,
     /// For development: the API needs no token. Allowed on loopback only.
     pub dev: bool,
     /// What to log, as a `tracing` filter: a level (`error`, `warn`, `info`, `debug`, `trace`) or a list such as
@@ -75,6 +83,10 @@ impl Default for Config {
             cluster_key_command: None,
             cluster_key: None,
             durability: Durability::Fsync,
+            tls_cert: None,
+            tls_key: None,
+            tls_auto: None,
+            insecure_http: false,
             dev: false,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
@@ -89,10 +101,22 @@ impl Config {
         if self.dev && !self.api.ip().is_loopback() {
             return Err(ConfigError::DevBeyondLoopback { api: self.api });
         }
+        match (&self.tls_cert, &self.tls_key, &self.tls_auto) {
+            (None, None, _) | (Some(_), Some(_), None) => {}
+            _ => return Err(ConfigError::TlsIncomplete),
+        }
+        if !self.has_tls() && !self.api.ip().is_loopback() && !self.insecure_http {
+            return Err(ConfigError::HttpBeyondLoopback { api: self.api });
+        }
         if self.advertise.is_none() && self.gossip.ip().is_unspecified() {
             return Err(ConfigError::AdvertiseMissing { gossip: self.gossip });
         }
         Ok(())
+    }
+
+    /// Whether the API speaks HTTPS.
+    pub fn has_tls(&self) -> bool {
+        self.tls_cert.is_some() || self.tls_auto.is_some()
     }
 
     /// What peers dial, given the address the gossip socket was really bound to (port 0 picks a free one).
@@ -261,7 +285,13 @@ mod tests {
         let open = Config { api: "0.0.0.0:7700".parse().unwrap(), ..config };
         let error = open.check().unwrap_err().to_string();
         assert!(error.contains("--dev") && error.contains("0.0.0.0:7700") && error.contains("127.0.0.1"), "{error}");
-        Config { dev: false, ..open }.check().unwrap();
+        let open = Config { dev: false, ..open };
+        let error = open.check().unwrap_err().to_string();
+        assert!(error.contains("--insecure-http") && error.contains("--tls-auto"), "{error}");
+        Config { insecure_http: true, ..open.clone() }.check().unwrap();
+        Config { tls_auto: Some(Vec::new()), ..open.clone() }.check().unwrap();
+        let half = Config { tls_cert: Some("c".into()), ..open };
+        assert!(half.check().unwrap_err().to_string().contains("tls_key"));
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub struct Running {
     /// Where Workers' bindings are served, as `--bindings` has it; `None`: nowhere.
     #[serde(default)]
     pub bindings: Option<String>,
+    /// Over HTTPS: the PEM file with the certificate that the API shows.
+    #[serde(default)]
+    pub api_certificate: Option<PathBuf>,
     /// Where peers find the node, as address:port.
     pub gossip: String,
     /// The process id.
@@ -190,14 +193,20 @@ pub fn read_admin_token(dir: &Path) -> Result<Option<Secret>, DataDirError> {
     Ok(text.map(|text| Secret::new(&text)).filter(|token| !token.expose().is_empty()))
 }
 
+/// Replaces the admin token of a directory that its node may be using.
+pub fn replace_admin_token(dir: &Path, token: &Secret) -> Result<(), DataDirError> {
+    write_private(&dir.join(ADMIN_TOKEN), format!("{}\n", token.expose()).as_bytes())
+}
+
 /// The URL at which this machine reaches an API that listens on that address.
-pub fn api_url(listening: SocketAddr) -> String {
+pub fn api_url(listening: SocketAddr, has_tls: bool) -> String {
     let host = match listening {
         SocketAddr::V4(address) if address.ip().is_unspecified() => "127.0.0.1".to_owned(),
         SocketAddr::V6(address) if address.ip().is_unspecified() => "::1".to_owned(),
         address => address.ip().to_string(),
     };
-    format!("http://{}", HostPort { host, port: listening.port() })
+    let scheme = if has_tls { "https" } else { "http" };
+    format!("{scheme}://{}", HostPort { host, port: listening.port() })
 }
 
 /// Replaces a file in one step: after a crash it has the old content or the new, whole. Only its owner can read it.

@@ -8,8 +8,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::Durability;
 use crate::net::Net;
-use crate::node::{Alarms, Handle, Members, Node, invite};
-use crate::replica::{AckLevel, NodeId, Reply, Request, Status};
+use crate::node::{Alarms, Handle, Keys, Members, Node, invite};
+use crate::replica::{AckLevel, NamespaceId, NodeId, Reply, Request, Status};
 
 /// How long a node that leaves waits for another one to have its last write on disk, and those of its former lives.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
@@ -29,6 +29,7 @@ pub struct Operator(Arc<Desk>);
 
 struct Desk {
     handle: Handle,
+    keys: Arc<Keys>,
     net: Net,
     node: NodeId,
     name: String,
@@ -47,6 +48,7 @@ impl Operator {
     pub fn new(node: &Node, pop: Option<String>, durability: Durability) -> Self {
         Self(Arc::new(Desk {
             handle: node.handle().clone(),
+            keys: Arc::clone(node.keys()),
             net: node.net().clone(),
             node: node.id(),
             name: node.name().to_owned(),
@@ -152,6 +154,78 @@ impl Operator {
         let net = desk.net.counters().named().into_iter().map(|(name, count)| (name, Value::from(count)));
         status["counters"] = Value::Object(counters.chain(net).collect());
         Ok(status)
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    /// How the cluster's keys stand. No secrets.
+    pub async fn keys(&self) -> Result<Value, OperatorError> {
+        let status = self.0.keys.status().await.map_err(|error| OperatorError(error.to_string()))?;
+        let members =
+            status.members.iter().map(|(node, key)| (node.to_string(), key.map(|key| key.to_string()).into()));
+        Ok(json!({
+            "cluster_key": status.summary.cluster_key.to_string(),
+            "sealed_with": status.summary.sealed_with.to_string(),
+            "source": status.summary.source,
+            "data_keys": status.summary.data_keys,
+            "members": Value::Object(members.collect()),
+            "shred_due": status.must_shred,
+            "certificate_until_secs": status.certificate_until_secs,
+        }))
+    }
+
+    /// Has every member use another cluster key.
+    pub async fn rotate_cluster_key(&self) -> Result<Value, OperatorError> {
+        let key = self.0.keys.rotate_cluster().await.map_err(|error| OperatorError(error.to_string()))?;
+        Ok(json!({ "cluster_key": key.to_string() }))
+    }
+
+    /// Has new values of a namespace, or the system's entries, sealed with another key.
+    pub async fn rotate_data_key(&self, owner: NamespaceId) -> Result<Value, OperatorError> {
+        self.0.keys.rotate_data(owner).await.map_err(|error| OperatorError(error.to_string()))?;
+        Ok(json!({}))
+    }
+
+    /// Has every member renew its certificate.
+    pub async fn rotate_certificates(&self) -> Result<Value, OperatorError> {
+        self.0.keys.rotate_certificates().await.map_err(|error| OperatorError(error.to_string()))?;
+        Ok(json!({}))
+    }
+
+    /// Compares what this node holds with what a peer holds, named by its name or id, or any; mends what is wrong
+    /// here if `repair`.
+    pub async fn verify(&self, peer: Option<&str>, repair: bool) -> Result<Value, OperatorError> {
+        let members = self.0.members.borrow().clone();
+        let node = match peer {
+            None => None,
+            Some(text) => {
+                let named = members.iter().find(|(node, info)| info.name == text || node.to_string() == text);
+                let found = named.map(|(node, _)| *node).filter(|node| *node != self.0.node);
+                Some(found.ok_or_else(|| OperatorError(format!("There is no other node \"{text}\" on the roster.")))?)
+            }
+        };
+        let report = match self.ask(Request::Verify { peer: node, repair }).await? {
+            Reply::Verified(report) => *report,
+            Reply::Refused(refusal) => return Err(OperatorError(format!("Nothing was verified: {refusal}."))),
+            reply => return Err(OperatorError(format!("unexpected reply {reply:?}"))),
+        };
+        let examples: Vec<String> = report.examples.iter().map(|key| format!("{key:?}")).collect();
+        Ok(json!({
+            "peer": report.peer.to_string(),
+            "peer_name": members.get(&report.peer).map(|info| &info.name),
+            "compared": report.compared,
+            "damaged": report.damaged,
+            "missing": report.missing,
+            "stale": report.stale,
+            "behind_at_peer": report.behind_at_peer,
+            "on_the_way": report.on_the_way,
+            "repaired": report.repaired,
+            "examples": examples,
+            "cut_short": report.cut_short,
+        }))
     }
 
     /// A token with which one node can join within `ttl`.

@@ -2,19 +2,20 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::{self, ApiConfig, ApiError};
+use crate::api::{self, ApiConfig, ApiError, CertificateSource, ServerTls};
 use crate::banner::{Started, banner};
 use crate::binding::{self, AnyNamespace, Authorize, ListenError, TokenHolder};
 use crate::config::{Bindings, Config};
 use crate::datadir::{DataDir, DataDirError, Running, api_url};
 use crate::exit::Exit;
-use crate::kv::KvError;
+use crate::kv::{Grants, KvError, NewToken};
 use crate::node::{Node, StartError, entropy};
 use crate::operator::Operator;
 use crate::secret::Secret;
@@ -45,6 +46,9 @@ pub enum ServeError {
     /// The admin token could not be made known.
     #[error("can't set up the admin token: {0}")]
     AdminToken(KvError),
+    /// There is no HTTPS as configured.
+    #[error(transparent)]
+    Tls(#[from] api::TlsError),
     /// The API did not end well.
     #[error(transparent)]
     Api(#[from] ApiError),
@@ -81,13 +85,15 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
     };
     let node = Node::start(&config, &data).await?;
     let operator = Operator::new(&node, config.pop.clone(), config.durability);
+    let tls = server_tls(&config, api, &node, &data)?;
     admin_token(&node, &data).await?;
     data.write_running(&Running {
         node: node.id().to_string(),
         name: node.name().to_owned(),
         pop: config.pop.clone(),
         account: node.account().to_string(),
-        api: api_url(api),
+        api: api_url(api, tls.is_some()),
+        api_certificate: tls.as_ref().map(|tls| tls.certificate_path().clone()),
         bindings: bindings.as_ref().map(binding::Listener::shown),
         gossip: node.advertised().to_owned(),
         pid: std::process::id(),
@@ -104,13 +110,14 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
         data: data.path().to_owned(),
         token_path: (!config.dev).then(|| data.admin_token_path()),
         peers: node.others(),
+        certificate: tls.as_ref().map(|tls| tls.certificate_path().clone()),
     });
     let authorize: Arc<dyn Authorize> = match &config.bindings {
         Some(Bindings::Loopback(_)) if !config.dev => Arc::new(TokenHolder),
         _ => Arc::new(AnyNamespace),
     };
     let api_config =
-        ApiConfig { dev: config.dev, pop: config.pop, node: node.name().to_owned(), account: node.account() };
+        ApiConfig { dev: config.dev, pop: config.pop, node: node.name().to_owned(), account: node.account(), tls };
     let leaving = operator.clone();
     let (stopping, mut stopped) = watch::channel(false);
     let until = async move {
@@ -140,23 +147,65 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
     served
 }
 
+/// The certificate for clients, if there is to be one.
+fn server_tls(
+    config: &Config,
+    api: SocketAddr,
+    node: &Node,
+    data: &DataDir,
+) -> Result<Option<Arc<ServerTls>>, ServeError> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let source = match (&config.tls_cert, &config.tls_key, &config.tls_auto) {
+        (Some(certificate), Some(key), _) => {
+            CertificateSource::Files { certificate: absolute(certificate), key: absolute(key) }
+        }
+        (_, _, Some(names)) => {
+            let mut names = names.clone();
+            let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let own = ["localhost", "127.0.0.1", "::1", hostname.trim(), &config.advertised(node.gossip()).host];
+            names.extend(own.into_iter().filter(|name| !name.is_empty()).map(str::to_owned));
+            if !api.ip().is_unspecified() {
+                names.push(api.ip().to_string());
+            }
+            names.sort();
+            names.dedup();
+            let (authority, shown) = (Box::new(node.authority().clone()), absolute(&data.join("api.crt")));
+            CertificateSource::Authority { authority, names, shown }
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(Arc::new(ServerTls::load(source, node.handle().clock())?)))
+}
+
 /// Makes the admin token on the first start; every start makes sure that the cluster knows it.
 async fn admin_token(node: &Node, data: &DataDir) -> Result<(), ServeError> {
     let token = match data.admin_token()? {
         Some(token) => token,
-        None => {
-            let random: [u8; 32] = entropy().map_err(StartError::Entropy)?;
-            let text = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random);
-            let token = Secret::new(&text);
-            data.write_admin_token(&token)?;
-            token
-        }
+        None => new_admin_token(data)?,
     };
-    if node.kv().authenticate(token.expose()).is_none() {
-        let name = format!("admin of {}", node.name());
-        node.kv().add_token(token.expose(), node.account(), &name).await.map_err(ServeError::AdminToken)?;
+    if node.kv().authenticate(token.expose()).is_some() {
+        return Ok(());
     }
-    Ok(())
+    let name = format!("admin of {}", node.name());
+    let new = NewToken { account: node.account(), name, grants: Grants::all(), expires_ms: 0 };
+    match node.kv().add_token(token.expose(), new.clone()).await {
+        Ok(_) => Ok(()),
+        // It was revoked, or rolled and has expired. Who can read this directory may have another one.
+        Err(KvError::TokenRevoked) => {
+            let token = new_admin_token(data)?;
+            tracing::warn!("the admin token was revoked, so there is a new one");
+            node.kv().add_token(token.expose(), new).await.map(drop).map_err(ServeError::AdminToken)
+        }
+        Err(error) => Err(ServeError::AdminToken(error)),
+    }
+}
+
+fn new_admin_token(data: &DataDir) -> Result<Secret, ServeError> {
+    let random: [u8; 32] = entropy().map_err(StartError::Entropy)?;
+    let text = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random);
+    let token = Secret::new(&text);
+    data.write_admin_token(&token)?;
+    Ok(token)
 }
 
 /// Completes at the first SIGTERM or SIGINT, both handled from this call on, not only from the first poll. A second

@@ -17,26 +17,25 @@ const NO_EMAIL: &str = "api-token@starling.invalid";
 /// Default `per_page` of these lists.
 const PER_PAGE_DEFAULT: usize = 20;
 
-pub(crate) fn user(caller: Caller, headers: &HeaderMap) -> Result<Reply, RequestError> {
+pub(crate) fn user(caller: &Caller, headers: &HeaderMap) -> Result<Reply, RequestError> {
     let email = headers.get("x-auth-email").and_then(|value| value.to_str().ok()).unwrap_or(NO_EMAIL);
     envelope::result(json!({ "id": caller.home().to_string(), "email": email, "suspended": false }))
 }
 
-/// The id is the account's: a token has no public name of its own.
-pub(crate) fn verify_token(caller: Caller) -> Result<Reply, RequestError> {
+pub(crate) fn verify_token(caller: &Caller) -> Result<Reply, RequestError> {
     let message = Message { code: 10000, message: "This API Token is valid and active" };
-    envelope::result_and_message(json!({ "id": caller.home().to_string(), "status": "active" }), message)
+    envelope::result_and_message(json!({ "id": caller.token_id(), "status": "active" }), message)
 }
 
 pub(crate) fn account(id: &str, node: &str) -> Result<Reply, RequestError> {
     envelope::result(account_json(id, node))
 }
 
-pub(crate) fn accounts(caller: Caller, query: Query<'_>, node: &str) -> Result<Reply, RequestError> {
+pub(crate) fn accounts(caller: &Caller, query: Query<'_>, node: &str) -> Result<Reply, RequestError> {
     one_item(account_json(&caller.home().to_string(), node), query)
 }
 
-pub(crate) fn memberships(caller: Caller, query: Query<'_>, node: &str) -> Result<Reply, RequestError> {
+pub(crate) fn memberships(caller: &Caller, query: Query<'_>, node: &str) -> Result<Reply, RequestError> {
     let id = caller.home().to_string();
     let account = account_json(&id, node);
     one_item(json!({ "id": id, "status": "accepted", "account": account, "roles": ["Administrator"] }), query)

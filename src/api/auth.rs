@@ -1,23 +1,26 @@
 //! Who asks, and for which account. Tokens are compared by `kv`; none is ever logged or kept here.
 //!
 //! Statuses and codes as Cloudflare's: 400/9106 without credentials, 400/6003 with unreadable ones, 403/10000 with
-//! wrong ones. A right token for another account gets the answer of a wrong token, so that nothing leaks.
+//! wrong ones. A right token for another account gets the answer of a wrong token, so that nothing leaks; 403/9109 is
+//! for a token of the account that may not do what was asked.
+
+use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
 use super::error::RequestError;
-use crate::kv::{AccountId, Kv};
+use crate::kv::{AccountId, Grants, Kv, NamespaceId, Scope, Token};
 
 /// Longest token looked at, in bytes.
 const TOKEN_LEN_MAX: usize = 512;
 
 /// Who sent a request.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) enum Caller {
     /// Whoever reaches a node that runs with `--dev`; its default account.
     Anyone(AccountId),
     /// The holder of a token.
-    Holder(AccountId),
+    Holder(Arc<Token>),
 }
 
 impl Caller {
@@ -35,16 +38,64 @@ impl Caller {
     }
 
     /// The account of the caller's own.
-    pub(crate) fn home(self) -> AccountId {
+    pub(crate) fn home(&self) -> AccountId {
         match self {
-            Self::Anyone(account) | Self::Holder(account) => account,
+            Self::Anyone(account) => *account,
+            Self::Holder(token) => token.account,
+        }
+    }
+
+    /// Fails unless the caller may do that there; see [`Grants::allow`](crate::kv::Grants::allow).
+    pub(crate) fn require(&self, scope: Scope, namespace: Option<NamespaceId>) -> Result<(), RequestError> {
+        match self {
+            Self::Holder(token) if !token.grants.allow(scope, namespace) => Err(RequestError::OutOfScope {
+                scope,
+                place: if namespace.is_some() { "this namespace" } else { "the whole account" },
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the caller could do itself all that a token with these grants could.
+    pub(crate) fn covers(&self, grants: &Grants, account: AccountId) -> bool {
+        match self {
+            Self::Anyone(_) => true,
+            // Who operates the cluster could make itself a token for any account; but only for itself one that operates.
+            Self::Holder(token) if token.account != account => {
+                token.grants.allow(Scope::Operate, None) && !grants.scopes.contains(&Scope::Operate)
+            }
+            Self::Holder(token) => token.grants.cover(grants),
+        }
+    }
+
+    /// Whether the caller sees a namespace of the own account at all.
+    pub(crate) fn sees(&self, namespace: NamespaceId) -> bool {
+        match self {
+            Self::Anyone(_) => true,
+            Self::Holder(token) => token.grants.sees(namespace),
+        }
+    }
+
+    /// For the audit log.
+    pub(crate) fn who(&self) -> String {
+        match self {
+            Self::Anyone(_) => "anyone (--dev)".into(),
+            Self::Holder(token) => format!("{:?} {}", token.name, token.id),
+        }
+    }
+
+    /// The id of the caller's token.
+    pub(crate) fn token_id(&self) -> String {
+        match self {
+            Self::Anyone(account) => account.to_string(),
+            Self::Holder(token) => token.id.to_string(),
         }
     }
 
     /// The account that a path names, if the caller may use it.
-    pub(crate) fn account(self, segment: &str, path: &str) -> Result<AccountId, RequestError> {
+    pub(crate) fn account(&self, segment: &str, path: &str) -> Result<AccountId, RequestError> {
         match (self, segment.parse::<AccountId>()) {
-            (Self::Holder(own), Ok(account)) if account == own => Ok(own),
+            (Self::Holder(token), Ok(account)) if account == token.account => Ok(account),
             (Self::Holder(_), Ok(_)) => Err(RequestError::Unauthenticated),
             (Self::Holder(_), Err(_)) => Err(RequestError::no_route(path)),
             (Self::Anyone(_), Ok(account)) => Ok(account),
@@ -117,7 +168,15 @@ mod tests {
     #[test]
     fn a_holder_reaches_only_the_own_account() {
         let own = AccountId([7; 16]);
-        let caller = Caller::Holder(own);
+        let token = Token {
+            id: crate::kv::TokenId([1; 16]),
+            account: own,
+            name: "t".into(),
+            grants: Grants::all(),
+            created_ms: 0,
+            expires_ms: 0,
+        };
+        let caller = Caller::Holder(Arc::new(token));
         assert!(caller.account(&own.to_string(), "/").is_ok_and(|account| account == own));
         assert!(matches!(caller.account(&AccountId([8; 16]).to_string(), "/"), Err(RequestError::Unauthenticated)));
         assert!(matches!(caller.account("me", "/"), Err(RequestError::NoRoute(_))));

@@ -4,8 +4,10 @@
 
 use std::convert::Infallible;
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::body::{Body, Incoming};
@@ -17,13 +19,17 @@ use tokio::sync::{Semaphore, watch};
 use super::auth::Caller;
 use super::body::RequestBody;
 use super::error::RequestError;
+use super::failures::Failures;
 use super::key::decode_key;
 use super::query::Query;
 use super::reply::{Reply, ReplyBody};
 use super::route::{Route, Target, route};
 use super::session::{self, Demands};
-use super::{Api, ApiConfig, Shared, accounts, bulk, bulk_get, changes, keys, namespaces, openapi, operator, values};
-use crate::kv::{AccountId, Kv};
+use super::{
+    Api, ApiConfig, ServerTls, Shared, accounts, bulk, bulk_get, changes, keys, namespaces, openapi, operator, tokens,
+    values,
+};
+use crate::kv::{AccountId, Act, Kv, Scope};
 use crate::operator::Operator;
 use crate::replica::NamespaceId;
 
@@ -34,6 +40,7 @@ impl Api {
     pub(crate) fn new(kv: Kv, operator: Operator, config: ApiConfig) -> Self {
         let shared = Shared {
             started_secs: kv.now_ms() / 1000,
+            failures: Failures::default(),
             operator,
             pop: HeaderValue::from_str(config.pop.as_deref().unwrap_or(&config.node)).ok(),
             config,
@@ -41,12 +48,16 @@ impl Api {
             closing: watch::Sender::new(false),
             requests: AtomicU64::new(0),
         };
-        Self { kv, shared: Arc::new(shared) }
+        Self { kv, from: IpAddr::V4(Ipv4Addr::LOCALHOST), shared: Arc::new(shared) }
+    }
+
+    pub(crate) fn tls(&self) -> Option<Arc<ServerTls>> {
+        self.shared.config.tls.clone()
     }
 
     /// For one request.
-    fn in_session(&self) -> Self {
-        Self { kv: self.kv.session(), shared: self.shared.clone() }
+    fn in_session(&self, from: IpAddr) -> Self {
+        Self { kv: self.kv.session(), from, shared: self.shared.clone() }
     }
 
     /// Ends what never ends by itself.
@@ -54,12 +65,12 @@ impl Api {
         self.shared.closing.send_replace(true);
     }
 
-    /// Answers one request.
-    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Result<Reply, Infallible> {
+    /// Answers one request that came from that address.
+    pub(crate) async fn handle(&self, request: Request<Incoming>, from: IpAddr) -> Result<Reply, Infallible> {
         let (parts, incoming) = request.into_parts();
         let mut body = RequestBody::new(incoming, parts.headers.contains_key(EXPECT));
         let request_id = self.request_id();
-        let api = self.in_session();
+        let api = self.in_session(from);
         let (mut reply, error) = match api.dispatch(&parts, &mut body).await {
             Ok(reply) => (reply, None),
             Err(error) => {
@@ -113,13 +124,36 @@ impl Api {
         let caller = if self.shared.config.dev {
             Caller::anyone(&parts.headers, self.shared.config.account)?
         } else {
-            Caller::authenticate(&parts.headers, &self.kv)?
+            Caller::authenticate(&parts.headers, &self.kv).map_err(|error| self.note_failure(error))?
         };
         let mut demands = Demands::from_headers(&parts.headers)?;
         demands.meet(self).await?;
         let mut reply = self.answer(route, caller, parts, method, body).await?;
         demands.acknowledge(self, &mut reply).await?;
         Ok(reply)
+    }
+
+    /// A wrong token: counted, and if there were too many from that address, it is told to wait.
+    fn note_failure(&self, error: RequestError) -> RequestError {
+        match error {
+            RequestError::Unauthenticated
+                if self.shared.failures.note(self.from, Duration::from_millis(self.kv.now_ms())) =>
+            {
+                RequestError::TooManyFailures
+            }
+            error => error,
+        }
+    }
+
+    /// Writes down what the caller did. That it could not be written down undoes nothing.
+    pub(crate) async fn audit(&self, caller: &Caller, what: &str, target: String) {
+        let at_ms = self.kv.now_ms();
+        let node = self.shared.config.node.clone();
+        let act = Act { at_ms, who: caller.who(), from: self.from.to_string(), what: what.into(), target, node };
+        tracing::info!(who = act.who, from = act.from, what, target = act.target, "audit");
+        if let Err(error) = self.kv.audit(self.shared.operator.node(), act).await {
+            tracing::error!(%error, what, "an act could not be written to the audit log");
+        }
     }
 
     async fn answer(
@@ -135,36 +169,79 @@ impl Api {
         match (route, method.as_str()) {
             (Route::Namespace { account, namespace, target }, _) => {
                 let account = caller.account(account, path)?;
-                self.in_namespace(account, namespace, target, parts, method, body).await
+                self.in_namespace(&caller, account, namespace, target, parts, method, body).await
             }
-            (Route::Namespaces(account), "GET") => namespaces::list(self, caller.account(account, path)?, query),
+            (Route::Namespaces(account), "GET") => {
+                namespaces::list(self, &caller, caller.account(account, path)?, query)
+            }
             (Route::Namespaces(account), "POST") => {
-                namespaces::create(self, caller.account(account, path)?, body).await
+                let account = caller.account(account, path)?;
+                caller.require(Scope::Admin, None)?;
+                let reply = namespaces::create(self, account, body).await?;
+                self.audit(&caller, "namespace.create", format!("of {account}")).await;
+                Ok(reply)
             }
             (Route::Namespaces(_), _) => Err(refuse(method, "GET, POST")),
-            (Route::User, "GET") => accounts::user(caller, &parts.headers),
-            (Route::TokenVerify, "GET") => accounts::verify_token(caller),
+            (Route::User, "GET") => accounts::user(&caller, &parts.headers),
+            (Route::TokenVerify, "GET") => accounts::verify_token(&caller),
             (Route::AccountTokenVerify(account), "GET") => {
                 caller.account(account, path)?;
-                accounts::verify_token(caller)
+                accounts::verify_token(&caller)
             }
-            (Route::Accounts, "GET") => accounts::accounts(caller, query, node),
+            (Route::Accounts, "GET") => accounts::accounts(&caller, query, node),
             (Route::Account(account), "GET") => {
                 caller.account(account, path)?;
                 accounts::account(account, node)
             }
             (Route::Zones, "GET") => accounts::zones(query),
-            (Route::Memberships, "GET") => accounts::memberships(caller, query, node),
-            (Route::Status, "GET") => operator::status(self).await,
-            (Route::Invite, "POST") => operator::invite(self, body).await,
-            (Route::Leave, "POST") => operator::leave(self).await,
-            (Route::Invite | Route::Leave, _) => Err(refuse(method, "POST")),
+            (Route::Memberships, "GET") => accounts::memberships(&caller, query, node),
+            (Route::Tokens, "GET") => tokens::list(self, &caller, query),
+            (Route::Tokens, "POST") => tokens::create(self, &caller, body).await,
+            (Route::Tokens | Route::StarlingAccounts, _) if method != Method::GET && method != Method::POST => {
+                Err(refuse(method, "GET, POST"))
+            }
+            (Route::Token(id), "DELETE") => tokens::revoke(self, &caller, id, query).await,
+            (Route::Token(_), _) => Err(refuse(method, "DELETE")),
+            (Route::TokenRoll(id), "POST") => tokens::roll(self, &caller, id, query, body).await,
+            (Route::StarlingAccounts, "GET") => tokens::accounts(self, &caller),
+            (Route::StarlingAccounts, "POST") => tokens::create_account(self, &caller, body).await,
+            (Route::Status, "GET") => {
+                caller.require(Scope::Operate, None)?;
+                operator::status(self).await
+            }
+            (Route::Audit, "GET") => {
+                caller.require(Scope::Operate, None)?;
+                operator::audit(self, query)
+            }
+            (Route::Keys, "GET") => {
+                caller.require(Scope::Operate, None)?;
+                operator::keys(self).await
+            }
+            (Route::RotateKeys, "POST") => operator::rotate_keys(self, &caller, body).await,
+            (Route::Verify, "POST") => operator::verify(self, &caller, body).await,
+            (Route::Invite, "POST") => {
+                caller.require(Scope::Operate, None)?;
+                let reply = operator::invite(self, body).await?;
+                self.audit(&caller, "node.invite", String::new()).await;
+                Ok(reply)
+            }
+            (Route::Leave, "POST") => {
+                caller.require(Scope::Operate, None)?;
+                // Before it is done: afterwards this node writes nothing any more.
+                self.audit(&caller, "node.leave", node.clone()).await;
+                operator::leave(self).await
+            }
+            (Route::Invite | Route::Leave | Route::TokenRoll(_) | Route::RotateKeys | Route::Verify, _) => {
+                Err(refuse(method, "POST"))
+            }
             _ => Err(refuse(method, "GET")),
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what a request is made of")]
     async fn in_namespace(
         &self,
+        caller: &Caller,
         account: AccountId,
         namespace: &str,
         target: Target<'_>,
@@ -176,6 +253,15 @@ impl Api {
         let Ok(ns) = namespace.parse::<NamespaceId>() else {
             return Err(RequestError::namespace_id(namespace));
         };
+        caller.require(scope(target, method), Some(ns))?;
+        if target == Target::Changes {
+            // Keys, and their values if they are asked for.
+            caller.require(Scope::Read, Some(ns))?;
+        }
+        if target == Target::Itself && method != Method::GET {
+            // Renaming or deleting takes the right to administer the whole account.
+            caller.require(Scope::Admin, None)?;
+        }
         if target != Target::Itself {
             // Keys are asked for by namespace alone: that it is the caller's is settled here.
             self.kv.namespace(account, ns).map_err(RequestError::kv(op))?;
@@ -196,10 +282,28 @@ impl Api {
             (Target::BulkGet, "POST") => bulk_get::get(self, ns, body).await,
             (Target::BulkDelete | Target::BulkGet, _) => Err(refuse(method, "POST")),
             (Target::Itself, "GET") => namespaces::get(self, account, ns),
-            (Target::Itself, "PUT") => namespaces::rename(self, account, ns, body).await,
-            (Target::Itself, "DELETE") => namespaces::delete(self, account, ns).await,
+            (Target::Itself, "PUT") => {
+                let reply = namespaces::rename(self, account, ns, body).await?;
+                self.audit(caller, "namespace.rename", ns.to_string()).await;
+                Ok(reply)
+            }
+            (Target::Itself, "DELETE") => {
+                let reply = namespaces::delete(self, account, ns).await?;
+                self.audit(caller, "namespace.delete", ns.to_string()).await;
+                Ok(reply)
+            }
             (Target::Itself, _) => Err(refuse(method, "GET, PUT, DELETE")),
         }
+    }
+}
+
+/// What a token must be good for.
+fn scope(target: Target<'_>, method: &Method) -> Scope {
+    match (target, method.as_str()) {
+        (Target::Value(_) | Target::Metadata(_), "GET") | (Target::BulkGet, _) => Scope::Read,
+        (Target::Value(_) | Target::Metadata(_) | Target::Bulk | Target::BulkDelete, _) => Scope::Write,
+        (Target::Keys | Target::Changes, _) | (Target::Itself, "GET") => Scope::List,
+        (Target::Itself, _) => Scope::Admin,
     }
 }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::body::BodyError;
 use super::reply::Reply;
-use crate::kv::KvError;
+use crate::kv::{KvError, Scope};
 use crate::operator::OperatorError;
 use crate::replica::limits::{KEY_LEN_MAX, METADATA_LEN_MAX, TITLE_LEN_MAX, VALUE_LEN_MAX};
 
@@ -36,6 +36,14 @@ pub(crate) enum RequestError {
     /// A wrong token, or a right one for another account: the two are not told apart.
     #[error("Authentication error")]
     Unauthenticated,
+    /// A right token for the right account, but not for this.
+    #[error("This API token does not have the scope \"{scope}\" for {place}")]
+    OutOfScope { scope: Scope, place: &'static str },
+    #[error("This API token may not {0}")]
+    Scope(&'static str),
+    /// Too many wrong tokens from one address.
+    #[error("Too many failed logins from your address, wait a minute and check the API token")]
+    TooManyFailures,
     #[error("This node runs with --dev and takes no requests that a web page of another site sends")]
     CrossSite,
     #[error("Could not route to {0}, perhaps your object identifier is invalid?")]
@@ -144,6 +152,8 @@ impl RequestError {
             Self::MissingCredentials => (StatusCode::BAD_REQUEST, 9106),
             Self::MalformedCredentials(..) => (StatusCode::BAD_REQUEST, 6003),
             Self::Unauthenticated | Self::CrossSite => (StatusCode::FORBIDDEN, 10000),
+            Self::OutOfScope { .. } | Self::Scope(_) => (StatusCode::FORBIDDEN, 9109),
+            Self::TooManyFailures => (StatusCode::TOO_MANY_REQUESTS, 10429),
             Self::NoRoute(_) => (StatusCode::NOT_FOUND, 7003),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, 7001),
             Self::NamespaceId { .. } => (StatusCode::BAD_REQUEST, 10011),
@@ -180,6 +190,11 @@ impl RequestError {
             Self::Kv(KvError::ReadOnly(_) | KvError::ClockFenced(_) | KvError::ShuttingDown) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 10001)
             }
+            Self::Kv(KvError::TokenNotFound) => (StatusCode::NOT_FOUND, 1001),
+            Self::Kv(KvError::InvalidTitle { .. } | KvError::TooManyTokens | KvError::TooManyAccounts) => {
+                (StatusCode::BAD_REQUEST, 10001)
+            }
+            Self::Kv(KvError::NoKey) => (StatusCode::SERVICE_UNAVAILABLE, 10001),
             Self::Kv(_) | Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, 10001),
             Self::Operator(_) => (StatusCode::CONFLICT, 10001),
         }

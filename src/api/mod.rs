@@ -15,6 +15,7 @@ mod dispatch;
 mod envelope;
 pub(crate) mod error;
 pub(crate) mod expiry;
+mod failures;
 pub(crate) mod key;
 pub(crate) mod keys;
 pub(crate) mod metadata;
@@ -31,8 +32,11 @@ mod session;
 pub(crate) mod stall;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tls;
+mod tokens;
 pub(crate) mod values;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -41,7 +45,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::kv::{AccountId, Kv};
 use crate::operator::Operator;
+use failures::Failures;
 pub use serve::{ApiError, serve};
+pub(crate) use tls::read_chain;
+pub use tls::{CertificateSource, ServerTls, TlsError};
 
 /// How the API presents itself. There is no default: whoever serves has to say whether credentials count.
 #[derive(Clone, Debug)]
@@ -54,17 +61,22 @@ pub struct ApiConfig {
     pub node: String,
     /// The account that clients are told about in dev mode.
     pub account: AccountId,
+    /// Serves HTTPS with this certificate, and nothing else.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 /// What a handler works with.
 pub(crate) struct Api {
     /// In the session of one request.
     kv: Kv,
+    /// Who sent the request.
+    from: IpAddr,
     shared: Arc<Shared>,
 }
 
 /// What all requests share.
 struct Shared {
+    failures: Failures,
     operator: Operator,
     config: ApiConfig,
     pop: Option<HeaderValue>,

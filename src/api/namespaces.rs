@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::auth::Caller;
 use super::body::RequestBody;
 use super::envelope;
 use super::error::RequestError;
@@ -37,7 +38,7 @@ impl<'a> From<&'a Namespace> for Shown<'a> {
     }
 }
 
-pub(crate) fn list(api: &Api, account: AccountId, query: Query<'_>) -> Result<Reply, RequestError> {
+pub(crate) fn list(api: &Api, caller: &Caller, account: AccountId, query: Query<'_>) -> Result<Reply, RequestError> {
     let paging = Paging::from_query(query, PER_PAGE_DEFAULT)?;
     let by_title = match query.value("order")?.as_deref() {
         None | Some("id") => false,
@@ -50,6 +51,7 @@ pub(crate) fn list(api: &Api, account: AccountId, query: Query<'_>) -> Result<Re
         Some(other) => return Err(one_of("direction", other, "asc or desc")),
     };
     let mut namespaces = api.kv.namespaces(account).map_err(RequestError::kv("list namespaces"))?;
+    namespaces.retain(|namespace| caller.sees(namespace.id));
     if by_title {
         // Two PoPs may create one title at once: the id settles the order.
         namespaces.sort_by(|a, b| a.title.cmp(&b.title).then(a.id.cmp(&b.id)));

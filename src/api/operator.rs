@@ -8,10 +8,14 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Api;
+use super::auth::Caller;
 use super::body::RequestBody;
 use super::envelope;
 use super::error::RequestError;
+use super::query::Query;
 use super::reply::Reply;
+use super::tokens::json_of;
+use crate::kv::{AUDIT_LIMIT_MAX, NamespaceId, Scope};
 
 /// Largest body, in bytes.
 const BODY_LEN_MAX: usize = 4096;
@@ -26,7 +30,11 @@ struct Invitation {
 }
 
 pub(crate) async fn status(api: &Api) -> Result<Reply, RequestError> {
-    envelope::bare(&api.shared.operator.status().await?)
+    let mut status = api.shared.operator.status().await?;
+    if let Some(counters) = status.get_mut("counters").and_then(|counters| counters.as_object_mut()) {
+        counters.extend(api.shared.failures.counters().map(|(name, count)| (name.to_owned(), count.into())));
+    }
+    envelope::bare(&status)
 }
 
 pub(crate) async fn invite(api: &Api, body: &mut RequestBody) -> Result<Reply, RequestError> {
@@ -49,4 +57,79 @@ pub(crate) async fn invite(api: &Api, body: &mut RequestBody) -> Result<Reply, R
 pub(crate) async fn leave(api: &Api) -> Result<Reply, RequestError> {
     api.shared.operator.leave().await?;
     envelope::bare(&json!({}))
+}
+
+/// Acts shown if the request does not say how many.
+const AUDIT_LIMIT_DEFAULT: usize = 100;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rotation {
+    what: String,
+    namespace: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Verification {
+    peer: Option<String>,
+    #[serde(default)]
+    repair: bool,
+}
+
+pub(crate) fn audit(api: &Api, query: Query<'_>) -> Result<Reply, RequestError> {
+    let limit = match query.value("limit")?.as_deref().map(str::parse::<usize>) {
+        None => AUDIT_LIMIT_DEFAULT,
+        Some(Ok(limit)) if (1..=AUDIT_LIMIT_MAX).contains(&limit) => limit,
+        Some(_) => {
+            let message = format!("Invalid limit. Please specify an integer from 1 to {AUDIT_LIMIT_MAX}.");
+            return Err(RequestError::Invalid(message));
+        }
+    };
+    envelope::bare(&api.kv.acts(limit).map_err(RequestError::kv("read the audit log"))?)
+}
+
+pub(crate) async fn keys(api: &Api) -> Result<Reply, RequestError> {
+    envelope::bare(&api.shared.operator.keys().await?)
+}
+
+pub(crate) async fn rotate_keys(api: &Api, caller: &Caller, body: &mut RequestBody) -> Result<Reply, RequestError> {
+    let Rotation { what, namespace } = json_of(body, "\"what\" to rotate").await?;
+    let operator = &api.shared.operator;
+    let namespace = match (what.as_str(), namespace) {
+        ("namespace", Some(id)) => {
+            let id = id.parse().map_err(|_| RequestError::Invalid(format!("{id:?} is no namespace id.")))?;
+            // The key of a namespace belongs to its account.
+            api.kv.namespace(caller.home(), id).map_err(RequestError::kv("rotate"))?;
+            Some(id)
+        }
+        _ => None,
+    };
+    match namespace {
+        Some(_) if caller.require(Scope::Admin, None).is_ok() => {}
+        _ => caller.require(Scope::Operate, None)?,
+    }
+    let answer = match (what.as_str(), namespace) {
+        ("cluster", _) => operator.rotate_cluster_key().await?,
+        ("system", _) => operator.rotate_data_key(NamespaceId::SYSTEM).await?,
+        ("certificates", _) => operator.rotate_certificates().await?,
+        ("namespace", Some(id)) => operator.rotate_data_key(id).await?,
+        _ => {
+            let message = "Rotate \"cluster\", \"system\", \"certificates\", or \"namespace\" with its id.";
+            return Err(RequestError::Invalid(message.into()));
+        }
+    };
+    let target = namespace.map_or(what, |id| format!("namespace {id}"));
+    api.audit(caller, "keys.rotate", target).await;
+    envelope::bare(&answer)
+}
+
+pub(crate) async fn verify(api: &Api, caller: &Caller, body: &mut RequestBody) -> Result<Reply, RequestError> {
+    caller.require(Scope::Operate, None)?;
+    let Verification { peer, repair } = json_of(body, "\"peer\" and \"repair\"").await?;
+    let report = api.shared.operator.verify(peer.as_deref(), repair).await?;
+    if repair {
+        api.audit(caller, "node.repair", peer.unwrap_or_default()).await;
+    }
+    envelope::bare(&report)
 }

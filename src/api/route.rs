@@ -12,6 +12,14 @@ pub(crate) enum Route<'a> {
     Status,
     Invite,
     Leave,
+    Tokens,
+    Token(&'a str),
+    TokenRoll(&'a str),
+    StarlingAccounts,
+    Audit,
+    Keys,
+    RotateKeys,
+    Verify,
     User,
     TokenVerify,
     Memberships,
@@ -46,7 +54,13 @@ pub(crate) fn route(path: &str) -> Route<'_> {
             "/starling/v1/status" => Route::Status,
             "/starling/v1/invite" => Route::Invite,
             "/starling/v1/leave" => Route::Leave,
-            _ => Route::Unknown,
+            "/starling/v1/tokens" => Route::Tokens,
+            "/starling/v1/accounts" => Route::StarlingAccounts,
+            "/starling/v1/audit" => Route::Audit,
+            "/starling/v1/keys" => Route::Keys,
+            "/starling/v1/keys/rotate" => Route::RotateKeys,
+            "/starling/v1/verify" => Route::Verify,
+            _ => token(path),
         };
     };
     let mut segments = [""; SEGMENTS_MAX];
@@ -70,6 +84,14 @@ pub(crate) fn route(path: &str) -> Route<'_> {
         // The second form is the alias of 2018.
         ["accounts", account, "storage", "kv", "namespaces", rest @ ..]
         | ["accounts", account, "workers", "namespaces", rest @ ..] => namespaces(account, rest),
+        _ => Route::Unknown,
+    }
+}
+
+fn token(path: &str) -> Route<'_> {
+    match path.strip_prefix("/starling/v1/tokens/").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
+        Some((id, "")) if !id.is_empty() && path.ends_with(id) => Route::Token(id),
+        Some((id, "roll")) => Route::TokenRoll(id),
         _ => Route::Unknown,
     }
 }

@@ -1,8 +1,9 @@
-//! Connections: accepted within bounds, served over HTTP/1.1 or cleartext HTTP/2, drained at the end.
+//! Connections: accepted within bounds, served over HTTP/1.1 or HTTP/2, with TLS or without, drained at the end.
 //!
 //! Knows nothing of what is asked on them.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -77,6 +79,7 @@ pub async fn serve(
     let server = Arc::new(builder());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
     let (phase, watched) = watch::channel(Phase::Serving);
+    let renewing = api.tls().map(|tls| tokio::spawn(async move { tls.keep_current().await }));
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -85,10 +88,16 @@ pub async fn serve(
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, place)) => {
+            Ok((stream, from, place)) => {
                 let (server, api, watched) = (Arc::clone(&server), Arc::clone(&api), watched.clone());
                 tokio::spawn(async move {
-                    connection(stream, &server, api, watched).await;
+                    match api.tls() {
+                        None => connection(stream, from.ip(), &server, api, watched).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => connection(stream, from.ip(), &server, api, watched).await,
+                            Err(error) => tracing::debug!(%from, %error, "no TLS handshake"),
+                        },
+                    }
                     drop(place);
                 });
             }
@@ -100,6 +109,9 @@ pub async fn serve(
     }
     drop(listener);
     api.close();
+    if let Some(renewing) = renewing {
+        renewing.abort();
+    }
     phase.send_replace(Phase::Draining);
     let drained = timeout(DRAIN_TIMEOUT, places.acquire_many(CONNECTIONS_MAX)).await.is_ok();
     let connections = CONNECTIONS_MAX.saturating_sub(u32::try_from(places.available_permits()).unwrap_or(0));
@@ -127,15 +139,19 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, from) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((stream, from, place))
 }
 
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    from: IpAddr,
     server: &Builder<TokioExecutor>,
     api: Arc<Api>,
     mut phase: watch::Receiver<Phase>,
@@ -146,7 +162,7 @@ async fn connection(
         service_fn(move |request| {
             has_asked.store(true, Ordering::Relaxed);
             let api = Arc::clone(&api);
-            async move { api.handle(request).await }
+            async move { api.handle(request, from).await }
         })
     };
     let stream = StallGuard::new(TokioIo::new(stream), WRITE_STALL_TIMEOUT);

@@ -4,15 +4,15 @@ use hyper::header::HeaderMap;
 
 use crate::api::auth::Caller;
 use crate::api::error::RequestError;
-use crate::kv::{Kv, NamespaceId};
+use crate::kv::{Kv, NamespaceId, Scope};
 
 /// Says which namespace: its id, 32 hexadecimal digits. Put there by workerd's `injectRequestHeaders`.
 const NAMESPACE: &str = "x-kv-namespace";
 
 /// Decides what a request may reach. Asked for every request, before anything of it is carried out.
 pub(crate) trait Authorize: Send + Sync + 'static {
-    /// The namespace, which exists, or why not.
-    fn namespace(&self, kv: &Kv, headers: &HeaderMap) -> Result<NamespaceId, RequestError>;
+    /// The namespace, which exists and in which the sender may do what `scope` says, or why not.
+    fn namespace(&self, kv: &Kv, headers: &HeaderMap, scope: Scope) -> Result<NamespaceId, RequestError>;
 }
 
 /// Whoever gets through to the listener may ask for any namespace: a unix socket, guarded by its file mode, or
@@ -20,21 +20,22 @@ pub(crate) trait Authorize: Send + Sync + 'static {
 pub(crate) struct AnyNamespace;
 
 impl Authorize for AnyNamespace {
-    fn namespace(&self, kv: &Kv, headers: &HeaderMap) -> Result<NamespaceId, RequestError> {
+    fn namespace(&self, kv: &Kv, headers: &HeaderMap, _: Scope) -> Result<NamespaceId, RequestError> {
         let namespace = stated(headers)?;
         kv.check_namespace(namespace).map_err(|_| RequestError::BindingNamespace(NAMESPACE_MISSING))?;
         Ok(namespace)
     }
 }
 
-/// The holder of an API token may ask for the namespaces of the token's account.
+/// The holder of an API token may ask for the namespaces of the token's account, as far as its scopes go.
 pub(crate) struct TokenHolder;
 
 impl Authorize for TokenHolder {
-    fn namespace(&self, kv: &Kv, headers: &HeaderMap) -> Result<NamespaceId, RequestError> {
-        let account = Caller::authenticate(headers, kv)?.home();
+    fn namespace(&self, kv: &Kv, headers: &HeaderMap, scope: Scope) -> Result<NamespaceId, RequestError> {
+        let caller = Caller::authenticate(headers, kv)?;
         let namespace = stated(headers)?;
-        kv.namespace(account, namespace).map_err(|_| RequestError::BindingNamespace(NAMESPACE_MISSING))?;
+        caller.require(scope, Some(namespace))?;
+        kv.namespace(caller.home(), namespace).map_err(|_| RequestError::BindingNamespace(NAMESPACE_MISSING))?;
         Ok(namespace)
     }
 }

@@ -13,6 +13,7 @@ use crate::api::error::RequestError;
 use crate::api::key::{check_key, decode_key};
 use crate::api::query::Query;
 use crate::api::reply::Reply;
+use crate::kv::Scope;
 
 impl Binding {
     /// Answers one request.
@@ -29,8 +30,13 @@ impl Binding {
     }
 
     async fn dispatch(&self, parts: &Parts, body: &mut RequestBody) -> Result<Reply, RequestError> {
-        let ns = self.authorize.namespace(&self.kv, &parts.headers)?;
         let path = parts.uri.path();
+        let scope = match (path, &parts.method) {
+            ("/", &Method::GET) => Scope::List,
+            (_, &Method::GET) | ("/bulk/get", _) => Scope::Read,
+            _ => Scope::Write,
+        };
+        let ns = self.authorize.namespace(&self.kv, &parts.headers, scope)?;
         let query = Query::new(parts.uri.query());
         // Raw, before any decoding: a slash in a key arrives as %2F.
         let segment = path.strip_prefix('/').unwrap_or(path);

@@ -68,6 +68,18 @@ pub(super) struct ServeArgs {
     /// When a write is acknowledged: on disk (fsync), or earlier (interval, os) [default: fsync]
     #[arg(long, value_name = "fsync|interval|os")]
     durability: Option<String>,
+    /// HTTPS: file with the certificate chain, PEM
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// HTTPS: file with the private key, PEM
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// HTTPS with a certificate of the cluster's own authority, for these names too
+    #[arg(long, value_name = "true|NAMES", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls_auto: Option<String>,
+    /// Serve plain HTTP beyond loopback: a TLS proxy stands in front
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    insecure_http: Option<String>,
     /// The API needs no token; on loopback only
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     dev: Option<String>,
@@ -109,6 +121,10 @@ impl ServeArgs {
             ("cluster_key_file", self.cluster_key_file),
             ("cluster_key_command", self.cluster_key_command),
             ("durability", self.durability),
+            ("tls_cert", self.tls_cert),
+            ("tls_key", self.tls_key),
+            ("tls_auto", self.tls_auto),
+            ("insecure_http", self.insecure_http),
             ("dev", self.dev),
             ("log", self.log),
             ("log_format", self.log_format),

@@ -14,6 +14,9 @@ pub(super) struct TargetArgs {
     /// Data directory of the node to ask, on this machine [default: ./starling-data]
     #[arg(long, value_name = "DIR", conflicts_with = "api")]
     data: Option<String>,
+    /// Over HTTPS, the authorities to trust, PEM [env: STARLING_CA; default: the system's]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The node to ask, anywhere; its token comes from STARLING_TOKEN [env: STARLING_API_URL]
     #[arg(long, value_name = "URL")]
     api: Option<String>,
@@ -33,7 +36,11 @@ impl TargetArgs {
             (None, None) => environment.api_url.as_ref(),
         };
         if let Some(url) = url {
-            return Ok(Client::of_url(url, token)?);
+            let client = Client::of_url(url, token)?;
+            return Ok(match self.ca.as_ref().or(environment.ca.as_ref()) {
+                Some(authorities) => client.trusting(authorities),
+                None => client,
+            });
         }
         let flags: Vec<_> = self.data.clone().map(|data| ("data", data)).into_iter().collect();
         let config = Config::load(self.config.as_deref(), environment, &flags)?;

@@ -33,13 +33,17 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "cluster_key_file",
-        apply: |config, text| optional(text, |text| Ok(text.into())).map(|value| config.cluster_key_file = value),
+        apply: |config, text| optional(text, path).map(|value| config.cluster_key_file = value),
     },
     Setting {
         key: "cluster_key_command",
         apply: |config, text| optional(text, |text| Ok(text.into())).map(|value| config.cluster_key_command = value),
     },
     Setting { key: "durability", apply: |config, text| durability(text).map(|value| config.durability = value) },
+    Setting { key: "tls_cert", apply: |config, text| optional(text, path).map(|value| config.tls_cert = value) },
+    Setting { key: "tls_key", apply: |config, text| optional(text, path).map(|value| config.tls_key = value) },
+    Setting { key: "tls_auto", apply: |config, text| tls_auto(text).map(|value| config.tls_auto = value) },
+    Setting { key: "insecure_http", apply: |config, text| boolean(text).map(|value| config.insecure_http = value) },
     Setting { key: "dev", apply: |config, text| boolean(text).map(|value| config.dev = value) },
     Setting { key: "log", apply: |config, text| log(text).map(|value| config.log = value) },
     Setting { key: "log_format", apply: |config, text| log_format(text).map(|value| config.log_format = value) },
@@ -69,6 +73,30 @@ impl Setting {
 /// An empty text unsets what has no default.
 fn optional<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
     if text.trim().is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(text.into())
+}
+
+/// `true`, `false`, or names for the certificate, with commas between them.
+fn tls_auto(text: &str) -> Result<Option<Vec<String>>, String> {
+    match text.trim() {
+        "" | "false" | "0" => Ok(None),
+        "true" | "1" => Ok(Some(Vec::new())),
+        names => {
+            let names: Vec<String> = names.split(',').map(|name| name.trim().to_owned()).collect();
+            let is_name = |name: &String| {
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:*".contains(&b))
+            };
+            match names.iter().all(is_name) {
+                true => Ok(Some(names)),
+                false => Err(format!(
+                    "\"{text}\" is neither true, nor false, nor DNS names and IP addresses with commas between them"
+                )),
+            }
+        }
+    }
 }
 
 fn data(text: &str) -> Result<PathBuf, String> {

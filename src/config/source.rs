@@ -23,6 +23,7 @@ const TOKEN: &str = "STARLING_TOKEN";
 const CONFIG: &str = "STARLING_CONFIG";
 const API_URL: &str = "STARLING_API_URL";
 const CLUSTER_KEY: &str = "STARLING_CLUSTER_KEY";
+const CA: &str = "STARLING_CA";
 
 /// What the `STARLING_*` variables say. An empty variable is as good as none.
 #[derive(Clone, Default, Debug)]
@@ -34,6 +35,8 @@ pub struct Environment {
     pub api_url: Option<String>,
     /// `STARLING_TOKEN`: the API token that commands use.
     pub token: Option<Secret>,
+    /// `STARLING_CA`: the authorities that commands trust over HTTPS, PEM.
+    pub ca: Option<PathBuf>,
     /// `STARLING_CLUSTER_KEY`: what a node's keyring is sealed with.
     pub cluster_key: Option<Secret>,
 }
@@ -53,6 +56,7 @@ impl Environment {
                 CLUSTER_KEY => environment.cluster_key = Some(Secret::new(&value)),
                 CONFIG => environment.config = Some(PathBuf::from(value)),
                 API_URL => environment.api_url = Some(value),
+                CA => environment.ca = Some(PathBuf::from(value)),
                 _ => match SETTINGS.iter().find(|setting| setting.variable() == name) {
                     Some(setting) => environment.settings.push((setting.key, Secret::new(&value))),
                     None if is_service_link(name) => {}
@@ -73,7 +77,7 @@ fn is_service_link(name: &str) -> bool {
 
 fn unknown_variable(name: &str) -> ConfigError {
     let mut known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
-    known.extend([TOKEN, CONFIG, API_URL, CLUSTER_KEY].map(str::to_owned));
+    known.extend([TOKEN, CONFIG, API_URL, CLUSTER_KEY, CA].map(str::to_owned));
     ConfigError::UnknownVariable { name: name.to_owned(), hint: hint(name, &known) }
 }
 
@@ -165,6 +169,18 @@ pub enum ConfigError {
         /// The address asked for.
         api: SocketAddr,
     },
+    /// Plain HTTP where others can listen in.
+    #[error(
+        "the API address {api} can be reached from other machines, and there is no TLS: API tokens and values would go \
+         over the network in the clear; give --tls-cert and --tls-key, or --tls-auto, or say --insecure-http"
+    )]
+    HttpBeyondLoopback {
+        /// The address asked for.
+        api: SocketAddr,
+    },
+    /// Half of what TLS needs, or two kinds of it.
+    #[error("for HTTPS give both tls_cert and tls_key, or tls_auto alone")]
+    TlsIncomplete,
     /// All interfaces are no address to dial.
     #[error(
         "gossip listens on all interfaces ({gossip}), which is no address peers could dial; add --advertise with the \

@@ -12,6 +12,7 @@ fn running() -> Running {
         name: "fra-cdef".to_owned(),
         pop: Some("FRA".to_owned()),
         account: "00112233445566778899aabbccddeeff".to_owned(),
+        api_certificate: None,
         api: "http://127.0.0.1:7700".to_owned(),
         bindings: Some("unix:/run/kv.sock".to_owned()),
         gossip: "127.0.0.1:7702".to_owned(),
@@ -121,6 +122,6 @@ fn urls_of_listening_addresses() {
         ("[::]:80", "http://[::1]:80"),
         ("[2001:db8::7]:80", "http://[2001:db8::7]:80"),
     ] {
-        assert_eq!(api_url(address.parse().unwrap()), url);
+        assert_eq!(api_url(address.parse().unwrap(), false), url);
     }
 }

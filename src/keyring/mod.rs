@@ -184,6 +184,11 @@ impl Keyring {
         self.read(|state| state.cluster_rank() < state.contents.shred_below)
     }
 
+    /// When keys were last destroyed, Unix milliseconds.
+    pub fn shred_since_ms(&self) -> u64 {
+        self.read(|state| state.contents.shred_below)
+    }
+
     /// Replaces all shared secrets, durably.
     pub fn keep(&self, secrets: Vec<SharedSecret>) -> Result<(), KeyError> {
         let destroyed = {

@@ -60,6 +60,17 @@ pub enum KeyError {
     /// The cluster that was joined has another key than this node was given.
     #[error("{0} gives another cluster key than the cluster's: give this node the cluster's, or none to receive it")]
     NotTheClusters(String),
+    /// The cluster key was rotated elsewhere, and the operator has not given this node the new one.
+    #[error(
+        "the cluster key was rotated to {wanted}, but {origin} does not give it: this node goes on with the former one, \
+         give it the new one"
+    )]
+    Behind {
+        /// The source.
+        origin: String,
+        /// The key.
+        wanted: KeyId,
+    },
     /// The keyring was changed or cut short.
     #[error("the keyring {} is damaged: move the data directory away and join anew with an empty one", .0.display())]
     Damaged(PathBuf),

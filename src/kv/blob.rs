@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{KvError, Part, Seal};
-use crate::replica::{Blob, BlobAddress, Key};
+use super::{Kv, KvError, Part, SealError};
+use crate::replica::{Blob, BlobAddress, Damage, Key};
 use crate::store::View;
 
 /// Reads one large value. Holds back the reclaiming of disk space until it is dropped, so it must not outlive its
@@ -18,15 +18,15 @@ pub struct BlobReader {
 }
 
 struct Source {
-    seal: Arc<dyn Seal>,
+    kv: Kv,
     view: View,
     key: Key,
     blob: Blob,
 }
 
 impl BlobReader {
-    pub(super) fn new(seal: Arc<dyn Seal>, view: View, key: Key, blob: Blob) -> Self {
-        Self { source: Arc::new(Source { seal, view, key, blob }), next: 0, failed: false }
+    pub(super) fn new(kv: Kv, view: View, key: Key, blob: Blob) -> Self {
+        Self { source: Arc::new(Source { kv, view, key, blob }), next: 0, failed: false }
     }
 
     /// Length of the value in bytes.
@@ -42,6 +42,7 @@ impl BlobReader {
         }
         let (source, index) = (self.source.clone(), self.next);
         let chunk = match tokio::task::spawn_blocking(move || source.read(index)).await {
+            Ok(Err(KvError::Damaged(_) | KvError::Storage(_))) => self.source.repair(index).await,
             Ok(chunk) => chunk,
             Err(_) => Err(KvError::ShuttingDown),
         };
@@ -60,14 +61,24 @@ impl fmt::Debug for BlobReader {
 impl Source {
     fn read(&self, index: u32) -> Result<Bytes, KvError> {
         let address = BlobAddress::of(&self.key, self.blob.id);
-        let sealed = self.view.chunk(address, index)?;
+        self.open(index, self.view.chunk(address, index)?)
+    }
+
+    fn open(&self, index: u32, sealed: Option<Bytes>) -> Result<Bytes, KvError> {
         let expected = self.blob.chunks.get(index as usize);
         match sealed {
             Some(sealed) if expected == Some(blake3::hash(&sealed).as_bytes()) => {
-                Ok(self.seal.open(&self.key, Part::Chunk(self.blob.id, index), &sealed)?)
+                Ok(self.kv.seal().open(&self.key, Part::Chunk(self.blob.id, index), &sealed)?)
             }
-            Some(_) => Err(KvError::Storage(format!("chunk {index} of a large value is damaged"))),
-            None => Err(KvError::Storage(format!("chunk {index} of a large value is missing"))),
+            _ => Err(KvError::Damaged(SealError::Damaged)),
         }
+    }
+
+    /// The chunk as another node has it. It is not in the view, which stands still.
+    async fn repair(&self, index: u32) -> Result<Bytes, KvError> {
+        tracing::error!(key = ?self.key, index, "a chunk of a large value is damaged: asking other nodes for it");
+        self.kv.repair(Damage::Chunk(self.key.clone(), self.blob.id, index)).await?;
+        let address = BlobAddress::of(&self.key, self.blob.id);
+        self.open(index, self.kv.handle().reader().chunk(address, index)?)
     }
 }

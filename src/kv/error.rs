@@ -1,6 +1,6 @@
 //! What can go wrong with a request, in sentences that say what to do.
 
-use super::{FEEDS_MAX, NAMESPACES_PER_ACCOUNT_MAX, TOKEN_LEN_MIN};
+use super::{ACCOUNTS_MAX, FEEDS_MAX, NAMESPACES_PER_ACCOUNT_MAX, TOKEN_LEN_MIN, TOKENS_PER_ACCOUNT_MAX};
 use crate::replica::limits::{KEY_LEN_MAX, METADATA_LEN_MAX, TITLE_LEN_MAX, VALUE_LEN_MAX};
 use crate::replica::{NodeId, Refusal, StoreError};
 
@@ -43,6 +43,18 @@ pub enum KvError {
         /// Bytes.
         len: usize,
     },
+    /// No such token in this account, or it is revoked.
+    #[error("There is no such token here. One that was just created elsewhere takes a moment to arrive.")]
+    TokenNotFound,
+    /// This very secret was a token once, and was revoked.
+    #[error("This token was revoked and can't be used again: make another one.")]
+    TokenRevoked,
+    /// The account has all the tokens it may have.
+    #[error("This account has {TOKENS_PER_ACCOUNT_MAX} tokens, the most there can be: revoke one first.")]
+    TooManyTokens,
+    /// There are all the accounts there may be.
+    #[error("There are {ACCOUNTS_MAX} accounts, the most there can be.")]
+    TooManyAccounts,
     /// An API token that could be guessed.
     #[error("An API token must have {TOKEN_LEN_MIN} characters or more, and be random.")]
     WeakToken,
@@ -123,6 +135,7 @@ impl From<Refusal> for KvError {
             Refusal::Evicted => Self::Fenced("it was taken off the roster"),
             Refusal::Frozen => Self::Frozen,
             Refusal::Overloaded => Self::Overloaded,
+            Refusal::NotElsewhere => Self::Damaged(super::SealError::Damaged),
             // Sizes are checked before anything is sent, and the last two answer other requests.
             Refusal::TooLarge | Refusal::UnknownDot => Self::Unexpected,
             Refusal::FewerNodes(members) => Self::FewerNodes { members },

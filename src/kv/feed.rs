@@ -280,8 +280,7 @@ impl Feed {
             Stored::Blob(blob) => {
                 let view = self.kv.handle().reader().view();
                 let is_current = view.get(key)?.is_some_and(|current| current.marker() == entry.marker());
-                let seal = self.kv.0.seal.clone();
-                Ok(is_current.then(|| Value::Blob(BlobReader::new(seal, view, key.clone(), blob.clone()))))
+                Ok(is_current.then(|| Value::Blob(BlobReader::new(self.kv.clone(), view, key.clone(), blob.clone()))))
             }
             _ => Ok(None),
         }

@@ -1,11 +1,13 @@
 //! Listing keys in byte order.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::values::expiration;
 use super::{Bookmark, Kv, KvError, NamespaceId};
+use crate::replica::{Damage, Key};
 
 /// Most keys of one page.
 pub const LIST_LIMIT_MAX: usize = 1000;
@@ -47,11 +49,29 @@ impl Kv {
         }
         let (kv, prefix, after) = (self.clone(), prefix.to_vec(), after.map(<[u8]>::to_vec));
         let limit = limit.clamp(1, LIST_LIMIT_MAX);
-        let page = tokio::task::spawn_blocking(move || kv.page(namespace, &prefix, after.as_deref(), limit));
-        page.await.map_err(|_| KvError::ShuttingDown)?
+        let page = Arc::new(move || kv.page(namespace, &prefix, after.as_deref(), limit));
+        let mut damaged: Option<Key> = None;
+        loop {
+            let page = Arc::clone(&page);
+            let page = tokio::task::spawn_blocking(move || page()).await.map_err(|_| KvError::ShuttingDown)?;
+            match page {
+                // Metadata that can't be opened; each time another key, or it could not be mended.
+                Err((Some(key), KvError::Damaged(_))) if damaged.as_ref() != Some(&key) => {
+                    self.repair(Damage::Entry(key.clone())).await?;
+                    damaged = Some(key);
+                }
+                page => return page.map_err(|(_, error)| error),
+            }
+        }
     }
 
-    fn page(&self, namespace: NamespaceId, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Page, KvError> {
+    fn page(
+        &self,
+        namespace: NamespaceId,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Page, (Option<Key>, KvError)> {
         let now = self.now_ms();
         let mut page = Page::default();
         let mut examined = 0;
@@ -59,7 +79,7 @@ impl Kv {
         let mut failure = None;
         // Also what is not shown any more: a later page elsewhere must not show it again.
         let (mut seen, notes) = (Bookmark::default(), self.is_session());
-        self.handle().reader().visit(namespace, prefix, after, &mut |key, entry| {
+        let visited = self.handle().reader().visit(namespace, prefix, after, &mut |key, entry| {
             if examined == LIST_EXAMINED_MAX {
                 page.next = last.take();
                 return ControlFlow::Break(());
@@ -81,15 +101,19 @@ impl Kv {
                         expiration: expiration(&entry),
                     }),
                     Err(error) => {
-                        failure = Some(error);
+                        failure = Some((Some(key), error));
                         return ControlFlow::Break(());
                     }
                 }
             }
             last = Some(key.name());
             ControlFlow::Continue(())
-        })?;
+        });
         self.note_all(&seen);
-        failure.map_or(Ok(page), Err)
+        match (visited, failure) {
+            (_, Some(failure)) => Err(failure),
+            (Err(error), None) => Err((None, error.into())),
+            (Ok(()), None) => Ok(page),
+        }
     }
 }

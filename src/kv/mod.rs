@@ -3,12 +3,16 @@
 //!
 //! Knows neither HTTP nor how a write spreads.
 mod account;
+mod accounts;
+mod audit;
 mod blob;
 mod cache;
+mod cluster;
 mod error;
 mod feed;
 mod list;
 mod namespaces;
+mod scope;
 mod seal;
 mod session;
 #[cfg(test)]
@@ -17,6 +21,7 @@ mod tokens;
 mod upload;
 mod values;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,14 +29,17 @@ use rand::rngs::ChaCha12Rng;
 use rand::{Rng, SeedableRng};
 
 pub use account::{AccountId, InvalidAccountId};
+pub use accounts::{ACCOUNTS_MAX, Account};
+pub use audit::{AUDIT_ENTRIES_MAX, AUDIT_KEPT_SECS, AUDIT_LIMIT_MAX, Act};
 pub use blob::BlobReader;
 pub use error::KvError;
 pub use feed::{Event, EventKind, FEEDS_MAX, Feed, FeedEnd};
 pub use list::{LIST_EXAMINED_MAX, LIST_LIMIT_MAX, Listed, Page};
 pub use namespaces::{NAMESPACES_PER_ACCOUNT_MAX, Namespace};
+pub use scope::{Grants, Scope};
 pub use seal::{AeadSeal, Part, PlainSeal, Seal, SealError};
 use session::Session;
-pub use tokens::{TOKEN_LEN_MIN, Token, TokenId};
+pub use tokens::{NewToken, TOKEN_LEN_MIN, TOKENS_PER_ACCOUNT_MAX, Token, TokenId};
 pub use upload::Upload;
 pub use values::{Found, Put, Value};
 
@@ -41,10 +49,13 @@ use crate::node::{Handle, NodeGone};
 pub use crate::replica::NamespaceId;
 use crate::replica::limits::KEY_LEN_MAX;
 pub use crate::replica::{AckLevel, Bookmark, NodeId, Position};
-use crate::replica::{Content, Dot, Key, Reply, Request, Timestamp, Value as Stored};
+use crate::replica::{Content, Damage, Dot, Key, Reply, Request, Timestamp, Value as Stored};
 
 /// Longest that a write waits for the driver. After it the outcome is unknown.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest that a read waits for what is damaged here to come from elsewhere.
+const REPAIR_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The client. Cheap to clone; needs a tokio runtime around it.
 #[derive(Clone)]
@@ -55,12 +66,16 @@ struct Inner {
     seal: Arc<dyn Seal>,
     /// Mints namespace and blob ids.
     rng: Mutex<ChaCha12Rng>,
-    token_cache: Cache<TokenId, AccountId>,
+    token_cache: Cache<TokenId, (Arc<Token>, [u8; 32])>,
+    /// When each token's use was last written down here.
+    token_uses: Mutex<BTreeMap<TokenId, u64>>,
     namespace_cache: Cache<NamespaceId, (Namespace, Dot, Timestamp)>,
     /// Places for feeds.
     feeds: Arc<tokio::sync::Semaphore>,
     /// Held from the check that a title is free until the namespace is written.
     titles: tokio::sync::Mutex<()>,
+    /// A namespace was deleted here.
+    shreds: Arc<tokio::sync::Notify>,
 }
 
 impl Kv {
@@ -68,8 +83,10 @@ impl Kv {
     pub fn new(handle: Handle, seal: Arc<dyn Seal>, seed: [u8; 32]) -> Self {
         let (rng, titles) = (Mutex::new(ChaCha12Rng::from_seed(seed)), tokio::sync::Mutex::new(()));
         let (token_cache, namespace_cache) = Default::default();
+        let (token_uses, shreds) = Default::default();
         let feeds = Arc::new(tokio::sync::Semaphore::new(FEEDS_MAX));
-        Self(Arc::new(Inner { handle, seal, rng, token_cache, namespace_cache, feeds, titles }), None)
+        let inner = Inner { handle, seal, rng, token_cache, token_uses, namespace_cache, feeds, titles, shreds };
+        Self(Arc::new(inner), None)
     }
 
     fn handle(&self) -> &Handle {
@@ -90,6 +107,17 @@ impl Kv {
         let mut id = [0; 16];
         self.0.rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut id);
         id
+    }
+
+    /// Notified when a client of this node has had keys destroyed.
+    pub(crate) fn shreds(&self) -> Arc<tokio::sync::Notify> {
+        Arc::clone(&self.0.shreds)
+    }
+
+    /// Has something that is damaged here replaced by what another node holds.
+    async fn repair(&self, damage: Damage) -> Result<(), KvError> {
+        let asked = tokio::time::timeout(REPAIR_PATIENCE, self.call(Request::Repair(damage)));
+        asked.await.unwrap_or(Err(KvError::Damaged(SealError::Damaged))).and_then(done)
     }
 
     /// The reply to a request, within [`CALL_TIMEOUT`].
@@ -140,6 +168,7 @@ fn done(reply: Reply) -> Result<(), KvError> {
         | Reply::TimedOut(_)
         | Reply::Bookmark(_)
         | Reply::Watching { .. }
+        | Reply::Verified(_)
         | Reply::Status(_) => Err(KvError::Unexpected),
     }
 }

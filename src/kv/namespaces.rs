@@ -126,6 +126,7 @@ impl Kv {
         let deleted = system_key(NamespaceId::DELETED, id);
         let content = self.inline(&deleted, b"")?;
         self.write(deleted, content).await?;
+        self.0.shreds.notify_one();
         // It is gone now. This only keeps listings short, so its failure is none of the caller's business.
         if let Err(error) = self.write(system_key(NamespaceId::NAMESPACES, id), tombstone()).await {
             tracing::warn!(namespace = %id, %error, "the row of a deleted namespace stays");

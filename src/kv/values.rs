@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{BlobReader, Kv, KvError, NamespaceId, Part, tombstone, user_key};
+use super::{BlobReader, Kv, KvError, NamespaceId, Part, SealError, tombstone, user_key};
 use crate::replica::limits::{INLINE_LEN_MAX, METADATA_LEN_MAX, VALUE_LEN_MAX};
-use crate::replica::{Content, Entry, Key, Reply, Request, Value as Stored};
+use crate::replica::{Content, Damage, Entry, Key, Reply, Request, Value as Stored};
+use crate::store::Held;
 
 /// Writes of one bulk request that may wait for their replies at once.
 const BULK_IN_FLIGHT_MAX: usize = 256;
@@ -57,8 +58,14 @@ impl Kv {
         let key = user_key(namespace, key)?;
         // A namespace's key and its first values come on different streams.
         let mut waited = Duration::ZERO;
+        let mut is_repaired = false;
         loop {
             match self.read(&key) {
+                Err(KvError::Damaged(why)) if !is_repaired => {
+                    tracing::error!(?key, %why, "a stored value is damaged: asking other nodes for it");
+                    is_repaired = true;
+                    self.repair(Damage::Entry(key.clone())).await?;
+                }
                 Err(KvError::NoKey) if waited < KEY_PATIENCE => {
                     waited += KEY_POLL;
                     tokio::time::sleep(KEY_POLL).await;
@@ -71,7 +78,11 @@ impl Kv {
     fn read(&self, key: &Key) -> Result<Option<Found>, KvError> {
         let reader = self.handle().reader();
         let now = self.now_ms();
-        let entry = reader.get(key)?;
+        let held = reader.held(key)?;
+        if let Held::Damaged = held {
+            return Err(KvError::Damaged(SealError::Damaged));
+        }
+        let entry = held.entry();
         self.note_entry(entry.as_ref());
         let Some(mut entry) = entry.filter(|entry| entry.is_visible(now)) else { return Ok(None) };
         let mut value = None;
@@ -83,7 +94,7 @@ impl Kv {
             let Some(fixed) = fixed.filter(|entry| entry.is_visible(now)) else { return Ok(None) };
             entry = fixed;
             if let Some(blob) = entry.blob() {
-                value = Some(Value::Blob(BlobReader::new(self.0.seal.clone(), view, key.clone(), blob.clone())));
+                value = Some(Value::Blob(BlobReader::new(self.clone(), view, key.clone(), blob.clone())));
             }
         }
         let value = match (value, &entry.content().value) {

@@ -2,25 +2,25 @@
 //! and what time it is (times are arguments).
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
+    PublicKeyData, SanType, SerialNumber,
 };
-use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::identity::{
-    AUTHORITY_CERTIFICATE_FILE, Identity, IdentityError, NodeKey, crypto, fingerprint, load_certificate, malformed,
-    node_id_of_public_key, parse, pem, server_name, write,
+    AUTHORITY_CERTIFICATE_FILE, BACKDATE_SECS, Identity, IdentityError, NodeKey, crypto, fingerprint, load_certificate,
+    malformed, node_id_of_public_key, parse, pem, server_name, write,
 };
 use crate::replica::{NodeId, SecretBytes};
 
 const DAY_SECS: u64 = 24 * 60 * 60;
 const AUTHORITY_VALIDITY_SECS: u64 = 20 * 365 * DAY_SECS;
 const NODE_VALIDITY_SECS: u64 = 2 * 365 * DAY_SECS;
-/// Certificates are valid from this long before they were made, so that a peer whose clock is behind accepts them.
-const BACKDATE_SECS: u64 = DAY_SECS;
 
 /// The cluster's certificate authority. Every node holds it, so that every node can let others in.
 #[derive(Clone)]
@@ -88,6 +88,32 @@ impl Authority {
     pub fn issue(&self, key: &NodeKey, now_secs: u64) -> Result<Identity, IdentityError> {
         let certificate = self.sign(key.pair(), now_secs)?;
         Identity::new(key.clone(), certificate, self.certificate.clone())
+    }
+
+    /// A fresh key and a certificate for it that clients of the API are shown: for these DNS names and IP addresses.
+    pub fn issue_for_clients(
+        &self,
+        names: &[String],
+        now_secs: u64,
+        validity_secs: u64,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), IdentityError> {
+        let failed = || crypto("certificate for clients");
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed())?;
+        let name = names.first().cloned().unwrap_or_else(|| "starling".into());
+        let mut params = params(now_secs, validity_secs, name)?;
+        for name in names {
+            params.subject_alt_names.push(match name.parse::<IpAddr>() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName(name.clone().try_into().map_err(failed())?),
+            });
+        }
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let issuer = Issuer::from_ca_cert_der(&self.certificate, self.key.pair()).map_err(failed())?;
+        let certificate = params.signed_by(&key, &issuer).map_err(failed())?;
+        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Ok((vec![certificate.der().clone(), self.certificate.clone()], private))
     }
 
     /// A certificate for the same key, valid for 2 years from `now_secs` (Unix time).

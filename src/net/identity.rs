@@ -19,6 +19,8 @@ use zeroize::{Zeroize, Zeroizing};
 use super::keyfile::{remove_private, write_private};
 use crate::replica::{NodeId, SecretBytes};
 
+/// Certificates are valid from this long before they were made, so that a peer whose clock is behind accepts them.
+pub(super) const BACKDATE_SECS: u64 = 24 * 60 * 60;
 const NODE_KEY_FILE: &str = "node.key";
 const NODE_CERTIFICATE_FILE: &str = "node.crt";
 pub(super) const AUTHORITY_CERTIFICATE_FILE: &str = "authority.crt";
@@ -229,6 +231,11 @@ impl Identity {
         self.not_after_secs
     }
 
+    /// When the node certificate was made (Unix time, seconds).
+    pub fn issued_secs(&self) -> u64 {
+        self.not_before_secs + BACKDATE_SECS
+    }
+
     /// Whether less than half of the certificate's life is left at `now_secs` (Unix time).
     pub fn needs_renewal(&self, now_secs: u64) -> bool {
         let life = self.not_after_secs.saturating_sub(self.not_before_secs);
@@ -304,7 +311,7 @@ pub(super) fn write(directory: &Path, name: &str, content: &str) -> Result<(), I
 }
 
 /// RFC 7468 textual encoding.
-pub(super) fn pem(label: &str, der: &[u8]) -> String {
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     let encoded = Zeroizing::new(STANDARD.encode(der));
     let mut text = String::with_capacity(encoded.len() + encoded.len() / 64 + 64);
     text.push_str(&format!("-----BEGIN {label}-----\n"));

@@ -34,6 +34,7 @@ pub use counters::{ClassTraffic, NetCounters};
 pub use endpoint::Net;
 pub use event::{NetError, NetEvent, SendError};
 pub use framing::{Class, FRAME_LEN_MAX, INBOUND_BYTES_MAX};
+pub(crate) use identity::pem;
 pub use identity::{Identity, IdentityError, NodeKey};
 pub use invite::INVITES_MAX;
 pub use issuer::{JOINS_MAX, JoinApplicant};

@@ -19,7 +19,7 @@ use crate::net::{self, Authority, Identity, JoinConfig, JoinRequest, NetTuning, 
 use crate::replica::{NamespaceId, NodeId, SecretBytes, SharedSecret};
 
 /// Directory of keys and certificates within the data directory.
-const IDENTITY: &str = "identity";
+pub(super) const IDENTITY: &str = "identity";
 /// What this node was told about its cluster when it joined or founded it.
 const CLUSTER: &str = "cluster.json";
 /// Largest difference of clocks with which a node may join, in milliseconds.

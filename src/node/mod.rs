@@ -4,13 +4,17 @@
 mod clock;
 mod driver;
 mod handle;
+mod keys;
 mod membership;
 mod peers;
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub use clock::MachineClock;
 pub use driver::{Alarms, Members};
 pub use handle::{Handle, Mailbox, NodeGone, REQUESTS_MAX, mailbox};
+pub use keys::{KeyStatus, Keys, RotateError};
 pub use membership::JOIN_CLOCK_DIFFERENCE_MS_MAX;
 pub use start::{Node, StartError};
 

@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::clock::{MachineClock, entropy};
 use super::driver::{Alarms, Driver, Evicted, Members, NET_EVENTS_MAX, Parts};
 use super::handle::{Handle, mailbox};
-use super::membership::{Cluster, Grant, JOIN_CLOCK_DIFFERENCE_MS_MAX, Membership};
+use super::keys::Keys;
+use super::membership::{Cluster, Grant, IDENTITY, JOIN_CLOCK_DIFFERENCE_MS_MAX, Membership};
 use super::peers::{Announcement, Dialing};
 use crate::config::{self, Config};
 use crate::datadir::{DataDir, DataDirError};
@@ -21,7 +22,7 @@ use crate::exit::Exit;
 use crate::keyring::{KeyError, Keyring};
 use crate::kv::{AccountId, AeadSeal, Kv, Seal};
 use crate::net::{
-    IdentityError, JoinApplicant, JoinError, JoinIssuer, JoinRefusal, JoinToken, Net, NetConfig, NetError,
+    Authority, IdentityError, JoinApplicant, JoinError, JoinIssuer, JoinRefusal, JoinToken, Net, NetConfig, NetError,
 };
 use crate::replica::{
     self, Durability, NamespaceId, NodeId, NodeInfo, PROTOCOL_VERSION, Replica, Reply, Request, Roster, SharedSecret,
@@ -105,6 +106,9 @@ impl StartError {
 /// A node that runs. Dropping it without [`Node::stop`] is like a crash: nothing acknowledged is lost.
 pub struct Node {
     keyring: Arc<Keyring>,
+    authority: Authority,
+    keys: Arc<Keys>,
+    tending: tokio::task::JoinHandle<()>,
     kv: Kv,
     handle: Handle,
     net: Net,
@@ -180,6 +184,16 @@ impl Node {
         let kv = Kv::new(handle.clone(), seal(Arc::clone(&keyring)), seed);
         let name = config.node_name(node);
         let account = membership.account;
+        let keys = Keys::new(
+            kv.clone(),
+            net.clone(),
+            node,
+            membership.clone(),
+            data.join(IDENTITY),
+            members.clone(),
+            alarms.clone(),
+            kv.shreds(),
+        );
         let info = NodeInfo {
             name: name.clone(),
             pop: config.pop.clone().unwrap_or_default(),
@@ -190,10 +204,29 @@ impl Node {
         let announcement = Announcement { handle: handle.clone(), node, info, members: members.clone() };
         announcement.make().await?;
         tokio::spawn(announcement.keep());
+        let tending = tokio::spawn(Arc::clone(&keys).tend());
+        let authority = membership.authority;
         let seeds = membership.seeds;
         let dialing = Dialing { net: net.clone(), node, seeds: seeds.clone(), members: members.clone(), evicted };
         tokio::spawn(dialing.keep());
-        Ok(Self { keyring, kv, handle, net, account, node, name, seeds, members, advertised, alarms, stop, driver })
+        Ok(Self {
+            keyring,
+            authority,
+            keys,
+            tending,
+            kv,
+            handle,
+            net,
+            account,
+            node,
+            name,
+            seeds,
+            members,
+            advertised,
+            alarms,
+            stop,
+            driver,
+        })
     }
 
     /// How many other nodes are known, be it only from the one that let this one in.
@@ -208,9 +241,19 @@ impl Node {
         &self.kv
     }
 
+    /// For changing keys. Its own are looked after from the moment it has started.
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.keys
+    }
+
     /// Its secrets.
     pub fn keyring(&self) -> &Arc<Keyring> {
         &self.keyring
+    }
+
+    /// The cluster's authority.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// The driver's mailbox.
@@ -274,6 +317,8 @@ impl Node {
     pub async fn stop(self) {
         // The driver may have ended by itself.
         let _ = self.stop.send(());
+        self.tending.abort();
+        let _ = self.tending.await;
         let driver = self.driver;
         let ended = tokio::task::spawn_blocking(move || driver.join());
         if !matches!(ended.await, Ok(Ok(()))) {

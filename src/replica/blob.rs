@@ -290,6 +290,9 @@ impl<S: Store> Replica<S> {
         chunk: Option<Bytes>,
         now: Now,
     ) -> Result<(), StoreError> {
+        if self.repair_chunk(node, &request, chunk.as_ref(), now)? {
+            return Ok(());
+        }
         let dots: Vec<Dot> = self.blobs.by_key.get(&request.key).into_iter().flatten().copied().collect();
         for dot in dots {
             let Some(pending) = self.blobs.pending.get_mut(&dot) else { continue };

@@ -13,7 +13,9 @@ use super::entry::{BlobId, Content, Marker};
 use super::feed::{Changes, Position};
 use super::key::Key;
 use super::message::{Class, Message};
+use super::repair::Damage;
 use super::secrets::SharedSecret;
+use super::verify::Verification;
 
 /// One connection to a peer; a number that the driver never uses twice.
 pub type LinkId = u64;
@@ -124,6 +126,15 @@ pub enum Request {
     Shorten(Bookmark),
     /// Shares a secret with all members.
     ShareSecret(SharedSecret),
+    /// Has something that is damaged here replaced by what a peer holds.
+    Repair(Damage),
+    /// Compares all that is held here with what a peer holds.
+    Verify {
+        /// Which one; `None`: any that is connected.
+        peer: Option<NodeId>,
+        /// Whether to replace here what is found damaged, missing or stale.
+        repair: bool,
+    },
     /// Takes this node off the roster; its peers are told.
     Leave,
     /// Asks for the replica's own view of itself and its peers.
@@ -168,6 +179,8 @@ pub enum Reply {
     Acknowledged(Vec<NodeId>),
     /// Time ran out; these nodes, this one included, hold the write on disk, or none if a bookmark was awaited.
     TimedOut(Vec<NodeId>),
+    /// The answer to [`Request::Verify`].
+    Verified(Box<Verification>),
     /// The answer to [`Request::Status`].
     Status(Box<super::status::Status>),
 }
@@ -189,6 +202,8 @@ pub enum Refusal {
     TooLarge,
     /// Too many requests wait already.
     Overloaded,
+    /// No connected peer can give it.
+    NotElsewhere,
     /// The dot is not one of this process.
     UnknownDot,
     /// More nodes were asked for than the roster has, which is this many.
@@ -255,6 +270,8 @@ pub enum Alarm {
     Superseded,
     /// This node was evicted.
     Evicted,
+    /// What is held under a key is not what was written.
+    Damaged(Key),
     /// The members share more secrets than there may be; some are not held here.
     TooManySecrets,
     /// A peer sent what no correct peer sends.
@@ -281,6 +298,9 @@ impl fmt::Display for Alarm {
                 "a newer process runs with this node's identity (a cloned data directory?): writes are refused here",
             ),
             Self::Evicted => f.write_str("this node was taken off the roster: writes are refused here"),
+            Self::Damaged(key) => {
+                write!(f, "what this node stores under {key:?} is damaged: check its disk, and run `starling verify`")
+            }
             Self::TooManySecrets => f.write_str(
                 "there are more keys of namespaces than a node holds, so some values can't be read here: delete namespaces",
             ),
@@ -301,6 +321,7 @@ impl fmt::Display for Refusal {
             Self::Evicted => f.write_str("this node was taken off the roster"),
             Self::Frozen => f.write_str("the key's last write lies at the end of time"),
             Self::TooLarge => f.write_str("the record is too large, or a chunk of it is missing"),
+            Self::NotElsewhere => f.write_str("no connected peer can help"),
             Self::Overloaded => f.write_str("too many requests wait already"),
             Self::UnknownDot => f.write_str("this process made no such write"),
             Self::FewerNodes(nodes) => write!(f, "the roster has {nodes} nodes"),

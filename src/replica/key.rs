@@ -30,6 +30,15 @@ impl NamespaceId {
     /// Facts about the cluster (its account ids); opaque to the replica.
     pub const CLUSTER: Self = Self::system(6);
 
+    /// Ids of revoked tokens. Only ever added to; opaque to the replica.
+    pub const REVOKED: Self = Self::system(7);
+    /// Token id → when it was last used; opaque to the replica.
+    pub const TOKEN_USES: Self = Self::system(8);
+    /// Account id → its name; opaque to the replica.
+    pub const ACCOUNTS: Self = Self::system(9);
+    /// The audit log; opaque to the replica.
+    pub const AUDIT: Self = Self::system(10);
+
     const fn system(number: u8) -> Self {
         let mut id = [0; 16];
         id[15] = number;

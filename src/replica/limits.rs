@@ -118,5 +118,19 @@ pub const SECRET_LEN_MAX: usize = 64;
 pub const SECRETS_PER_MESSAGE_MAX: usize = 512;
 /// A peer that holds other secrets is sent all of this node's no more often than this.
 pub const SECRETS_PERIOD: Mono = Mono::from_ms(2_000);
+/// Damaged entries and chunks that are asked for anew at once.
+pub const REPAIRS_MAX: usize = 1024;
+/// A peer that has not answered a repair after this long is passed over.
+pub const REPAIR_TIMEOUT: Mono = Mono::from_ms(2_000);
+/// Entries in one page of a verification.
+pub const VERIFY_PAGE: usize = 256;
+/// Entries told of one page that differs; with the longest keys they still fit a message.
+pub const VERIFY_ROWS_MAX: usize = 1024;
+/// Repairs that a verification has under way; what is over it is left to the next one.
+pub const VERIFY_MENDING_MAX: usize = 512;
+/// Keys that a verification names.
+pub const VERIFY_EXAMPLES_MAX: usize = 20;
+/// A verification whose peer is silent for this long ends.
+pub const VERIFY_TIMEOUT: Mono = Mono::from_ms(10_000);
 /// Rows removed per turn in the background (deleted namespaces, expired values).
 pub const SWEEP_ROWS_PER_TURN: usize = 256;

@@ -58,6 +58,24 @@ impl Image {
     }
 }
 
+/// Rows that are about to rot.
+pub struct Tampered<'a>(&'a mut Image);
+
+impl Tampered<'_> {
+    /// Puts something else under a key, or nothing.
+    pub fn set(&mut self, key: &Key, entry: Option<Entry>) {
+        match entry {
+            Some(entry) => self.0.data.insert(key.clone(), entry),
+            None => self.0.data.remove(key),
+        };
+    }
+
+    /// Puts something else in place of a chunk.
+    pub fn set_chunk(&mut self, blob: BlobAddress, index: u32, chunk: Bytes) {
+        self.0.chunks.insert((blob, index), chunk);
+    }
+}
+
 /// A store in memory.
 #[derive(Clone, Default)]
 pub struct MemStore {
@@ -75,6 +93,13 @@ impl MemStore {
     /// A store that holds `image`, durably.
     pub fn restored(image: Image) -> Self {
         Self { staged: image.clone(), committed: image.clone(), durable: image, ..Self::default() }
+    }
+
+    /// Puts an entry and a chunk in place behind the replica's back, as a rotting disk would.
+    pub fn tamper(&mut self, change: impl Fn(&mut Tampered<'_>)) {
+        for image in [&mut self.staged, &mut self.committed, &mut self.durable] {
+            change(&mut Tampered(image));
+        }
     }
 
     /// What is committed.
@@ -156,6 +181,15 @@ impl Store for MemStore {
             .take(limit)
             .map(|(key, entry)| (key.clone(), entry.clone()))
             .collect())
+    }
+
+    fn rows(&self, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
+        let rows = match after {
+            Some(after) => self.staged.data.range::<_, Key>(after..),
+            None => self.staged.data.range::<_, Key>(..),
+        };
+        let rows = rows.filter(|(key, _)| after != Some(*key)).take(limit);
+        Ok(rows.map(|(key, entry)| (key.clone(), entry.clone())).collect())
     }
 
     fn put(&mut self, key: &Key, entry: &Entry, replaces: Option<Dot>) {

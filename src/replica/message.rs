@@ -12,6 +12,7 @@ use super::entry::{BlobId, Record};
 use super::key::Key;
 use super::limits::{COVERS_MAX, MESSAGE_LEN_MAX, ORIGINS_MAX, SECRET_LEN_MAX, SECRETS_PER_MESSAGE_MAX};
 use super::secrets::{SecretsHash, SharedSecret};
+use super::verify::{VerifyAnswer, VerifyRequest};
 use super::version::{VersionHash, VersionVector};
 
 /// Version of the messages. A node speaks to peers of its own version only, until there are two.
@@ -105,6 +106,22 @@ pub enum Message {
     Superseded,
     /// Secrets that the receiver should hold too.
     Secrets(Vec<SharedSecret>),
+    /// Send me what you hold under a key: mine is damaged.
+    RecordRequest {
+        /// The key.
+        key: Key,
+    },
+    /// Here it is; `None`: not here, or damaged here too.
+    Record {
+        /// The key.
+        key: Key,
+        /// Verbatim.
+        record: Option<Record>,
+    },
+    /// Compares a page of entries.
+    VerifyRequest(VerifyRequest),
+    /// How it compares.
+    VerifyAnswer(VerifyAnswer),
 }
 
 /// Introduces a process.
@@ -232,6 +249,7 @@ impl Message {
         match self {
             Self::Records(_) => Class::Records,
             Self::SyncStart { .. } | Self::SyncChunk(_) | Self::SyncDone { .. } => Class::Sync,
+            Self::Record { .. } | Self::VerifyAnswer(_) => Class::Sync,
             Self::Chunk { .. } => Class::Blobs,
             _ => Class::Control,
         }

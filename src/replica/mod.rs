@@ -30,6 +30,7 @@ mod memstore;
 mod message;
 mod peer;
 mod push;
+mod repair;
 mod roster;
 mod rumor;
 mod secrets;
@@ -39,6 +40,7 @@ mod sweep;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod version;
 mod wait;
 mod watermark;
@@ -57,12 +59,14 @@ pub use entry::{Blob, BlobId, Content, Entry, MalformedRecord, Marker, Merge, Re
 pub use feed::{Change, Changes, Position};
 pub use input::{AckLevel, Alarm, Input, LinkId, Output, Refusal, Reply, Request, Ticket};
 pub use key::{InvalidNamespaceId, Key, NamespaceId};
-pub use memstore::{Image, MemStore};
+pub use memstore::{Image, MemStore, Tampered};
 pub use message::*;
+pub use repair::Damage;
 pub use roster::{NodeInfo, Roster};
 pub use secrets::{SecretBytes, SecretsHash, SharedSecret};
 pub use status::{PeerStatus, Status};
 pub use store::{BlobAddress, Recovered, Snapshot, Store, StoreError};
+pub use verify::{Verification, VerifyAnswer, VerifyRequest, VerifyRow};
 pub use version::{Seen, VersionHash, VersionVector};
 
 use peer::{Acquaintances, Peer, Skew};
@@ -140,6 +144,8 @@ pub struct Replica<S: Store> {
     waiters: wait::Waiters,
     secrets: secrets::Secrets,
     watch: feed::Watch,
+    repairs: repair::Repairs,
+    verifier: verify::Verifier,
     sweep: sweep::Sweep,
     expiry: expire::Expiry,
     beats: beat::Beats,
@@ -201,6 +207,8 @@ impl<S: Store> Replica<S> {
             blobs,
             waiters: wait::Waiters::default(),
             watch: feed::Watch::default(),
+            repairs: repair::Repairs::default(),
+            verifier: verify::Verifier::default(),
             beats: beat::Beats::default(),
             counters: BTreeMap::new(),
             outputs: VecDeque::new(),
@@ -269,8 +277,10 @@ impl<S: Store> Replica<S> {
     /// When to come back with [`Input::Wake`] if nothing else happens.
     pub fn next_wake(&self) -> Mono {
         let soon = self.syncs.can_go_on(&self.peers).then_some(Mono(0));
+        let mending = [self.repairs.next_due(), self.verifier.next_due()];
         [soon, self.sweep.next_due(), self.syncs.next_due(), self.blobs.next_due(), self.waiters.next_due()]
             .into_iter()
+            .chain(mending)
             .flatten()
             .fold(self.beats.next_due().min(self.expiry.next_due()), Mono::min)
     }
@@ -343,6 +353,8 @@ impl<S: Store> Replica<S> {
         if self.peers.remove(&node).is_some() {
             self.syncs.disconnected(node);
             self.blobs.disconnected(node);
+            self.repairs_disconnected(node);
+            self.verification_disconnected(node);
         }
     }
 
@@ -368,6 +380,10 @@ impl<S: Store> Replica<S> {
             Message::Chunk { request, chunk } => self.on_chunk(node, request, chunk, now)?,
             Message::Superseded => self.on_superseded(),
             Message::Secrets(secrets) => self.on_secrets(secrets),
+            Message::RecordRequest { key } => self.on_record_request(node, key)?,
+            Message::Record { key, record } => self.on_record(node, key, record, now)?,
+            Message::VerifyRequest(request) => self.on_verify_request(node, request)?,
+            Message::VerifyAnswer(answer) => self.on_verify_answer(node, answer, now)?,
         }
         Ok(())
     }
@@ -400,6 +416,8 @@ impl<S: Store> Replica<S> {
         self.beat_if_due(now)?;
         self.sync_if_due(now)?;
         self.request_chunks(now);
+        self.repairs_on_time(now.mono);
+        self.verification_on_time(now.mono);
         self.expire_waiters(now)
     }
 

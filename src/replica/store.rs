@@ -71,6 +71,8 @@ pub trait Store {
     fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError>;
     /// Entries of a namespace after `after`, in byte order, at most `limit`.
     fn scan(&self, namespace: NamespaceId, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError>;
+    /// Entries of all namespaces after `after`, in byte order, at most `limit`.
+    fn rows(&self, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError>;
     /// Stages an entry; `replaces` is the dot it overwrites, whose `seq` row goes.
     fn put(&mut self, key: &Key, entry: &Entry, replaces: Option<Dot>);
     /// Stages the removal of an entry whose dot is `dot`.

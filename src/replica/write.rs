@@ -55,6 +55,11 @@ impl<S: Store> Replica<S> {
                 Reply::Watching { position: self.watch(), departed }
             }
             Request::Shorten(bookmark) => Reply::Bookmark(self.shorten(bookmark)),
+            Request::Repair(damage) => {
+                self.begin_repair(damage, Some(ticket), None, now);
+                return Ok(());
+            }
+            Request::Verify { peer, repair } => return self.begin_verification(ticket, peer, repair, now),
             Request::ShareSecret(secret) => self.share_secret(secret),
             Request::Leave => self.leave(now)?,
             Request::Status => Reply::Status(Box::new(self.status(now))),

@@ -26,6 +26,7 @@ pub use open::OpenError;
 pub use reader::{Reader, View};
 use rows::Tag;
 use staged::Staged;
+pub use tables::Held;
 use tables::{Tables, failed, prefix_bounds, visit_entries};
 
 use crate::replica::{
@@ -225,8 +226,7 @@ impl Store for FjallStore {
         if let Some(staged) = self.staged.data.get(key.as_bytes()) {
             return Ok(staged.clone());
         }
-        let row = self.tables.data.get(key.as_bytes()).map_err(failed)?;
-        Ok(row.and_then(|row| self.tables.decode(key.as_bytes(), &row.into())))
+        self.reader().get(key)
     }
 
     fn scan(&self, namespace: NamespaceId, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
@@ -234,6 +234,18 @@ impl Store for FjallStore {
         if limit > 0 {
             let bounds = prefix_bounds(&namespace.0, after.map(|after| &after.as_bytes()[..]));
             self.visit(bounds, &mut |key, entry| {
+                found.push((key, entry));
+                if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+        }
+        Ok(found)
+    }
+
+    fn rows(&self, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {
+        let mut found = Vec::new();
+        if limit > 0 {
+            let first = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes().to_vec()));
+            self.visit((first, Bound::Unbounded), &mut |key, entry| {
                 found.push((key, entry));
                 if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;

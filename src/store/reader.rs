@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fjall::Readable;
 
 use super::rows;
-use super::tables::{Tables, failed, prefix_bounds, visit_entries};
+use super::tables::{Held, Tables, failed, prefix_bounds, visit_entries};
 use crate::replica::{BlobAddress, Entry, Key, NamespaceId, Origin, Snapshot, StoreError};
 
 /// Reads the latest committed state. Cheap to clone.
@@ -24,10 +24,14 @@ impl Reader {
         self.tables.system_generation.load(Ordering::Acquire)
     }
 
-    /// The entry of a key, tombstones included.
+    /// The entry of a key, tombstones included. One that can't be read counts as absent.
     pub fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        let row = self.tables.data.get(key.as_bytes()).map_err(failed)?;
-        Ok(row.and_then(|row| self.tables.decode(key.as_bytes(), &row.into())))
+        self.held(key).map(Held::entry)
+    }
+
+    /// What lies under a key.
+    pub fn held(&self, key: &Key) -> Result<Held, StoreError> {
+        self.tables.held(key.as_bytes(), self.tables.data.get(key.as_bytes()))
     }
 
     /// Entries whose names start with `prefix` and lie after `after`, in byte order, at most `limit`.

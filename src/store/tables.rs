@@ -15,6 +15,27 @@ use crate::replica::{Entry, Key, StoreError};
 /// Unreadable rows that are told apart, for logging each once. Beyond it they are only counted.
 const CORRUPT_ROWS_LOGGED_MAX: usize = 1024;
 
+/// What lies under a key.
+#[derive(Debug)]
+pub enum Held {
+    /// An entry, tombstones included.
+    Entry(Entry),
+    /// Nothing, as far as it can be told.
+    Nothing,
+    /// Something that can't be read.
+    Damaged,
+}
+
+impl Held {
+    /// The entry, if there is one that can be read.
+    pub fn entry(self) -> Option<Entry> {
+        match self {
+            Self::Entry(entry) => Some(entry),
+            Self::Nothing | Self::Damaged => None,
+        }
+    }
+}
+
 pub(super) struct Tables {
     pub(super) db: Database,
     pub(super) data: Keyspace,
@@ -58,6 +79,23 @@ impl Tables {
     /// digest then lacks it after the next start, and differs from its peers'.
     pub(super) fn decode(&self, key: &[u8], row: &Bytes) -> Option<Entry> {
         rows::decode_entry(row).map_err(|why| self.corrupt("data", key, why)).ok()
+    }
+
+    /// What a point read came to. A block whose checksum is wrong costs the rows in it, not the node.
+    pub(super) fn held<R: Into<Bytes>>(
+        &self,
+        key: &[u8],
+        row: Result<Option<R>, fjall::Error>,
+    ) -> Result<Held, StoreError> {
+        match row {
+            Ok(None) => Ok(Held::Nothing),
+            Ok(Some(row)) => Ok(self.decode(key, &row.into()).map_or(Held::Damaged, Held::Entry)),
+            Err(fjall::Error::Storage(LsmError::ChecksumMismatch { .. })) => {
+                self.corrupt("data", key, "a block's checksum is wrong");
+                Ok(Held::Damaged)
+            }
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// Notes a row that can't be read.

@@ -3,9 +3,11 @@
 mod access;
 mod bulk;
 mod changes;
+mod credentials;
 mod lists;
 mod openapi;
 mod sessions;
+mod tls;
 mod values;
 mod wire;
 
@@ -16,10 +18,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{ApiConfig, ApiError, serve};
+use std::sync::Arc;
+
+use super::{ApiConfig, ApiError, ServerTls, serve};
 use crate::config::{Config, Durability};
 use crate::datadir::DataDir;
-use crate::kv::AccountId;
+use crate::kv::{AccountId, Grants, NewToken};
 use crate::node::Node;
 use crate::operator::Operator;
 use crate::secret::Secret;
@@ -50,7 +54,8 @@ pub(crate) async fn backend(name: &str, join: Option<Secret>, durability: Durabi
     let config = Config { gossip, durability, name: Some(name.into()), join, ..Config::default() };
     let data = DataDir::open(&directory.path().join("data")).expect("a data directory");
     let node = Node::start(&config, &data).await.expect("a node");
-    node.kv().add_token(TOKEN, ACCOUNT, "test").await.expect("a token");
+    let new = NewToken { account: ACCOUNT, name: "test".into(), grants: Grants::all(), expires_ms: 0 };
+    node.kv().add_token(TOKEN, new).await.expect("a token");
     (node, directory)
 }
 
@@ -71,7 +76,7 @@ impl Server {
         let (kv, operator) = (node.kv().clone(), Operator::new(&node, None, Durability::Os));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
-        let config = ApiConfig { dev, pop: Some("lhr".into()), node: "n1".into(), account: ACCOUNT };
+        let config = ApiConfig { dev, pop: Some("lhr".into()), node: "n1".into(), account: ACCOUNT, tls: None };
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async {
             let _ = stopped.await;
@@ -93,6 +98,15 @@ impl Server {
         drop(self.stop.take());
         let _ = self.task.await;
         self.node.stop().await;
+    }
+
+    /// The same node, served over TLS, at another port.
+    async fn serve_tls(&mut self, tls: ServerTls) {
+        let (kv, operator) = (self.node.kv().clone(), self.operator.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        self.address = listener.local_addr().expect("an address").to_string();
+        let config = ApiConfig { dev: false, pop: None, node: "n1".into(), account: ACCOUNT, tls: Some(Arc::new(tls)) };
+        self.task = tokio::spawn(serve(listener, kv, operator, config, std::future::pending()));
     }
 
     async fn connect(&self) -> TcpStream {

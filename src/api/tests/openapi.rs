@@ -32,6 +32,8 @@ fn described_as(route: Route<'_>) -> Option<&'static str> {
         },
         // Not below /client/v4.
         Route::Health | Route::Status | Route::Invite | Route::Leave | Route::Unknown => return None,
+        Route::Tokens | Route::Token(_) | Route::TokenRoll(_) | Route::StarlingAccounts => return None,
+        Route::Audit | Route::Keys | Route::RotateKeys | Route::Verify => return None,
     })
 }
 

@@ -85,19 +85,27 @@ async fn tokens_open_their_account_until_they_are_revoked() {
     let kv = &node.kv;
     let secret = "s3cr3t".repeat(8);
     assert_eq!(kv.authenticate(&secret), None);
-    assert_eq!(kv.add_token("too short", ACCOUNT, "ci").await, Err(KvError::WeakToken));
-    let id = kv.add_token(&secret, ACCOUNT, "ci").await.expect("adds");
-    assert_eq!(kv.authenticate(&secret), Some(ACCOUNT));
+    let new =
+        |name: &str, expires_ms| NewToken { account: ACCOUNT, name: name.into(), grants: Grants::all(), expires_ms };
+    assert_eq!(kv.add_token("too short", new("ci", 0)).await, Err(KvError::WeakToken));
+    let id = kv.add_token(&secret, new("ci", 0)).await.expect("adds").id;
+    assert_eq!(kv.authenticate(&secret).map(|token| token.account), Some(ACCOUNT));
     assert_eq!(kv.authenticate(&secret[1..]), None);
     let tokens = kv.tokens(ACCOUNT).expect("reads");
     assert_eq!((tokens.len(), tokens[0].id, &tokens[0].name[..]), (1, id, "ci"));
     assert_eq!(kv.tokens(AccountId([1; 16])), Ok(vec![]));
 
     let (store, _) = {
-        kv.revoke_token(id).await.expect("revokes");
+        assert_eq!(kv.revoke_token(AccountId([1; 16]), id).await, Err(KvError::TokenNotFound), "another's");
+        kv.revoke_token(ACCOUNT, id).await.expect("revokes");
         assert_eq!(kv.authenticate(&secret), None);
         assert_eq!(kv.tokens(ACCOUNT), Ok(vec![]));
-        kv.add_token(&secret, ACCOUNT, "again").await.expect("adds");
+        assert_eq!(kv.add_token(&secret, new("again", 0)).await, Err(KvError::TokenRevoked), "for good");
+        let other = "s3cr3tt".repeat(8);
+        kv.add_token(&other, new("short-lived", kv.now_ms() + 50)).await.expect("adds");
+        assert!(kv.authenticate(&other).is_some());
+        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        assert_eq!(kv.authenticate(&other), None, "expired");
         node.stop()
     };
     let mut found = false;
