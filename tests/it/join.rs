@@ -108,6 +108,22 @@ fn two_join_at_once_and_any_member_can_invite() {
 }
 
 #[test]
+fn a_newcomer_whose_clock_is_behind_can_be_found_again() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut first = Node::start(&directory.path().join("first"), &["--durability", "os"]);
+    // What the first node wrote of it when it let it in is later than all that the newcomer says of itself.
+    let second = first.join(&directory.path().join("second"), &["--durability", "os", "--clock-offset-ms", "-20000"]);
+    connected(&[&first, &second]);
+    agree(&[&first, &second]);
+    std::thread::sleep(Duration::from_millis(2500));
+    agree(&[&first, &second]);
+    // Only it knows where the other one is now.
+    first.kill();
+    first.restart();
+    connected(&[&first, &second]);
+}
+
+#[test]
 fn a_token_admits_one_even_if_two_race_for_it() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let first = Node::start(&directory.path().join("first"), &["--durability", "os"]);
