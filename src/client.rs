@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-pub use trust::Trust;
+use crate::https::Trust;
 
 use crate::datadir::{self, DataDirError};
 use crate::exit::Exit;
@@ -31,8 +31,6 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(300);
 pub const PATIENT_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Largest answer accepted, in bytes.
 pub const ANSWER_LEN_MAX: usize = 16 << 20;
-
-mod trust;
 
 const STATUS_PATH: &str = "/starling/v1/status";
 const INVITE_PATH: &str = "/starling/v1/invite";
@@ -242,14 +240,24 @@ impl Client {
         self.ask(Method::POST, LEAVE_PATH, Some(json!({})), LEAVE_TIMEOUT).await.map(drop)
     }
 
-    /// Asks for anything below `/starling/v1`.
-    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, ClientError> {
-        self.ask(method, path, body, ANSWER_TIMEOUT).await
+    /// Gets what stands at a path below `/starling/v1`.
+    pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
+        self.ask(Method::GET, path, None, ANSWER_TIMEOUT).await
     }
 
-    /// [`Client::call`] for what may take long.
-    pub async fn call_patiently(&self, method: Method, path: &str, body: Value) -> Result<Value, ClientError> {
-        self.ask(method, path, Some(body), PATIENT_TIMEOUT).await
+    /// Posts there.
+    pub async fn post(&self, path: &str, body: Value) -> Result<Value, ClientError> {
+        self.ask(Method::POST, path, Some(body), ANSWER_TIMEOUT).await
+    }
+
+    /// Posts what may take long.
+    pub async fn post_patiently(&self, path: &str, body: Value) -> Result<Value, ClientError> {
+        self.ask(Method::POST, path, Some(body), PATIENT_TIMEOUT).await
+    }
+
+    /// Deletes what stands there.
+    pub async fn delete(&self, path: &str) -> Result<Value, ClientError> {
+        self.ask(Method::DELETE, path, None, ANSWER_TIMEOUT).await
     }
 
     async fn ask(

@@ -22,6 +22,8 @@ pub mod datadir;
 #[cfg(feature = "node")]
 pub mod exit;
 #[cfg(feature = "node")]
+pub mod https;
+#[cfg(feature = "node")]
 pub mod keyring;
 #[cfg(feature = "node")]
 pub mod kv;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A secret string. Only [`Secret::expose`] gives it out.
+/// A secret string, wiped when dropped. Only [`Secret::expose`] gives it out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -15,6 +15,12 @@ impl Secret {
     /// The secret itself. Never log it.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
     }
 }
 

@@ -9,12 +9,13 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::{self, ApiConfig, ApiError, CertificateSource, ServerTls};
+use crate::api::{self, ApiConfig, ApiError};
 use crate::banner::{Started, banner};
 use crate::binding::{self, AnyNamespace, Authorize, ListenError, TokenHolder};
 use crate::config::{Bindings, Config};
 use crate::datadir::{DataDir, DataDirError, Running, api_url};
 use crate::exit::Exit;
+use crate::https::{CertificateSource, ServerTls, TlsError};
 use crate::kv::{Grants, KvError, NewToken};
 use crate::node::{Node, StartError, entropy};
 use crate::operator::Operator;
@@ -48,7 +49,7 @@ pub enum ServeError {
     AdminToken(KvError),
     /// There is no HTTPS as configured.
     #[error(transparent)]
-    Tls(#[from] api::TlsError),
+    Tls(#[from] TlsError),
     /// The API did not end well.
     #[error(transparent)]
     Api(#[from] ApiError),

@@ -26,9 +26,9 @@ use super::reply::{Reply, ReplyBody};
 use super::route::{Route, Target, route};
 use super::session::{self, Demands};
 use super::{
-    Api, ApiConfig, ServerTls, Shared, accounts, bulk, bulk_get, changes, keys, namespaces, openapi, operator, tokens,
-    values,
+    Api, ApiConfig, Shared, accounts, bulk, bulk_get, changes, keys, namespaces, openapi, operator, tokens, values,
 };
+use crate::https::ServerTls;
 use crate::kv::{AccountId, Act, Kv, Scope};
 use crate::operator::Operator;
 use crate::replica::NamespaceId;

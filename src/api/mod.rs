@@ -32,7 +32,6 @@ mod session;
 pub(crate) mod stall;
 #[cfg(test)]
 pub(crate) mod tests;
-mod tls;
 mod tokens;
 pub(crate) mod values;
 
@@ -43,12 +42,11 @@ use std::sync::atomic::AtomicU64;
 use hyper::header::HeaderValue;
 use tokio::sync::{Semaphore, watch};
 
+use crate::https::ServerTls;
 use crate::kv::{AccountId, Kv};
 use crate::operator::Operator;
 use failures::Failures;
 pub use serve::{ApiError, serve};
-pub(crate) use tls::read_chain;
-pub use tls::{CertificateSource, ServerTls, TlsError};
 
 /// How the API presents itself. There is no default: whoever serves has to say whether credentials count.
 #[derive(Clone, Debug)]

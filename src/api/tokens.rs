@@ -15,7 +15,7 @@ use super::query::Query;
 use super::reply::Reply;
 use super::{Api, envelope};
 use crate::kv::{AccountId, Grants, NamespaceId, NewToken, Scope, Token, TokenId};
-use crate::node::entropy;
+use crate::secret::Secret;
 
 /// Largest body, in bytes.
 const BODY_LEN_MAX: usize = 64 * 1024;
@@ -146,16 +146,13 @@ fn account_of(caller: &Caller, named: Option<&str>) -> Result<AccountId, Request
     }
 }
 
-async fn add(api: &Api, new: NewToken) -> Result<(String, Token), RequestError> {
-    let random: [u8; 32] = entropy().map_err(|_| RequestError::Internal("the system gives no randomness"))?;
-    let secret = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random);
-    let token = api.kv.add_token(&secret, new).await.map_err(RequestError::kv("create token"))?;
-    Ok((secret, token))
+async fn add(api: &Api, new: NewToken) -> Result<(Secret, Token), RequestError> {
+    api.kv.create_token(new).await.map_err(RequestError::kv("create token"))
 }
 
-fn with_secret(api: &Api, token: &Token, secret: &str) -> Result<Reply, RequestError> {
+fn with_secret(api: &Api, token: &Token, secret: &Secret) -> Result<Reply, RequestError> {
     let mut answer = shown(api, token);
-    answer["token"] = secret.into();
+    answer["token"] = secret.expose().into();
     envelope::bare(&answer)
 }
 

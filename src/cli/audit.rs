@@ -1,7 +1,6 @@
 //! `starling audit` and `starling verify`.
 
 use clap::Args;
-use hyper::Method;
 use serde_json::{Value, json};
 
 use super::target::TargetArgs;
@@ -48,7 +47,7 @@ pub(super) struct VerifyArgs {
 impl AuditArgs {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let path = format!("/starling/v1/audit?limit={}", self.limit);
-        let answer = self.target.client(environment)?.call(Method::GET, &path, None).await?;
+        let answer = self.target.client(environment)?.get(&path).await?;
         if self.json {
             return print(&format!("{answer}\n"));
         }
@@ -71,7 +70,7 @@ impl VerifyArgs {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let client = self.target.client(environment)?;
         let body = json!({ "peer": self.peer, "repair": self.repair });
-        let answer = client.call_patiently(Method::POST, "/starling/v1/verify", body).await?;
+        let answer = client.post_patiently("/starling/v1/verify", body).await?;
         let count = |name: &str| answer[name].as_u64().unwrap_or(0);
         let wrong = count("damaged") + count("missing") + count("stale");
         if self.json {

@@ -1,7 +1,6 @@
 //! `starling key …`: the keys that values are sealed with.
 
 use clap::{Args, Subcommand};
-use hyper::Method;
 use serde_json::{Value, json};
 
 use super::target::TargetArgs;
@@ -71,7 +70,7 @@ impl GenerateArgs {
 
 impl StatusArgs {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
-        let answer = self.target.client(environment)?.call(Method::GET, "/starling/v1/keys", None).await?;
+        let answer = self.target.client(environment)?.get("/starling/v1/keys").await?;
         if self.json {
             return print(&format!("{answer}\n"));
         }
@@ -97,7 +96,7 @@ impl RotateArgs {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let client = self.target.client(environment)?;
         let body = json!({ "what": self.what, "namespace": self.namespace });
-        let answer = client.call(Method::POST, "/starling/v1/keys/rotate", Some(body)).await?;
+        let answer = client.post("/starling/v1/keys/rotate", body).await?;
         match answer["cluster_key"].as_str() {
             Some(id) => tell(&format!("The cluster key is {id} now. See `starling key status` for who uses it.")),
             None => tell("Rotated: every node does its part as it hears of it."),

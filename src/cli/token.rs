@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use hyper::Method;
 use serde_json::{Value, json};
 
 use super::target::TargetArgs;
@@ -96,13 +95,22 @@ pub(super) struct RollArgs {
     #[arg(long, conflicts_with_all = ["id", "account", "api"])]
     admin: bool,
     /// How long the old one goes on: 0s, 10m, 1d
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = grace)]
     grace: Duration,
     /// Whose it is [default: the account of the token that asks]
     #[arg(long, value_name = "ID")]
     account: Option<String>,
     #[command(flatten)]
     target: TargetArgs,
+}
+
+/// Like [`duration::parse`], or none at all.
+fn grace(text: &str) -> Result<Duration, String> {
+    if text == "0s" || text == "0" {
+        Ok(Duration::ZERO)
+    } else {
+        duration::parse(text).map_err(|error| error.to_string())
+    }
 }
 
 impl CreateArgs {
@@ -115,7 +123,7 @@ impl CreateArgs {
             "account": self.account,
             "ttl_secs": self.ttl.map(|ttl| ttl.as_secs()),
         });
-        let answer = client.call(Method::POST, PATH, Some(body)).await?;
+        let answer = client.post(PATH, body).await?;
         if self.json {
             return print(&format!("{answer}\n"));
         }
@@ -128,7 +136,7 @@ impl CreateArgs {
 impl ListArgs {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let client = self.target.client(environment)?;
-        let answer = client.call(Method::GET, &with_account(PATH, self.account.as_deref()), None).await?;
+        let answer = client.get(&with_account(PATH, self.account.as_deref())).await?;
         if self.json {
             return print(&format!("{answer}\n"));
         }
@@ -154,7 +162,7 @@ impl RevokeArgs {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let client = self.target.client(environment)?;
         let path = with_account(&format!("{PATH}/{}", segment(&self.id)), self.account.as_deref());
-        client.call(Method::DELETE, &path, None).await?;
+        client.delete(&path).await?;
         tell("Revoked: every node turns it away as soon as it hears of it.");
         Ok(())
     }
@@ -173,7 +181,7 @@ impl RollArgs {
         };
         let path = with_account(&format!("{PATH}/{}/roll", segment(&id)), self.account.as_deref());
         let body = json!({ "grace_secs": self.grace.as_secs() });
-        let answer = client.call(Method::POST, &path, Some(body)).await?;
+        let answer = client.post(&path, body).await?;
         let secret = crate::secret::Secret::new(answer["token"].as_str().unwrap_or_default());
         if let (true, Some(data)) = (self.admin, client.data_dir()) {
             datadir::replace_admin_token(data, &secret)?;
@@ -219,7 +227,7 @@ pub(super) struct AccountListArgs {
 impl AccountCreateArgs {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let client = self.target.client(environment)?;
-        let answer = client.call(Method::POST, ACCOUNTS_PATH, Some(json!({ "name": self.name }))).await?;
+        let answer = client.post(ACCOUNTS_PATH, json!({ "name": self.name })).await?;
         if self.json {
             return print(&format!("{answer}\n"));
         }
@@ -232,7 +240,7 @@ impl AccountCreateArgs {
 impl AccountListArgs {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let client = self.target.client(environment)?;
-        let answer = client.call(Method::GET, ACCOUNTS_PATH, None).await?;
+        let answer = client.get(ACCOUNTS_PATH).await?;
         if self.json {
             return print(&format!("{answer}\n"));
         }

@@ -9,13 +9,18 @@ use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use super::scope::{Grants, Scope};
 use super::{AccountId, Kv, KvError, tombstone};
+use crate::node::entropy;
 use crate::replica::limits::TITLE_LEN_MAX;
 use crate::replica::{Entry, Key, NamespaceId, StoreError};
+use crate::secret::Secret;
 
 /// Shortest API token in bytes. They must be random: a hash without salt or work keeps no guessable secret.
 pub const TOKEN_LEN_MIN: usize = 40;
@@ -115,6 +120,14 @@ struct UseRow {
 }
 
 impl Kv {
+    /// Makes a token, at every node. Its secret is given out here and nowhere else.
+    pub async fn create_token(&self, new: NewToken) -> Result<(Secret, Token), KvError> {
+        let random: Zeroizing<[u8; 32]> = Zeroizing::new(entropy().map_err(|_| KvError::Unexpected)?);
+        let secret = Secret::new(&Zeroizing::new(URL_SAFE_NO_PAD.encode(*random)));
+        let token = self.add_token(secret.expose(), new).await?;
+        Ok((secret, token))
+    }
+
     /// Makes a random `secret` a token, at every node.
     pub async fn add_token(&self, secret: &str, new: NewToken) -> Result<Token, KvError> {
         if secret.len() < TOKEN_LEN_MIN {

@@ -5,6 +5,7 @@ mod flock;
 
 mod join;
 mod leave;
+mod secrets;
 mod serve;
 mod spread;
 mod survive;

@@ -87,7 +87,7 @@ const PARTS: &[Part] = &[
     },
     Part {
         at: "src/kv",
-        may_use: &["crate::kv", "crate::replica", "crate::store", "crate::node", "crate::keyring"],
+        may_use: &["crate::kv", "crate::replica", "crate::store", "crate::node", "crate::keyring", "crate::secret"],
         never: HTTP,
         why: "the local client knows neither HTTP nor how a write spreads",
     },
@@ -116,6 +116,7 @@ const PARTS: &[Part] = &[
             "crate::api",
             "crate::kv",
             "crate::operator",
+            "crate::https::ServerTls",
             "crate::secret",
             "crate::replica::NamespaceId",
             "crate::replica::limits",
@@ -125,6 +126,18 @@ const PARTS: &[Part] = &[
         ],
         never: &["fjall", "quinn", "crate::store", "crate::node", "crate::net"],
         why: "the API goes through `kv` and `operator` for everything",
+    },
+    Part {
+        at: "src/https",
+        may_use: &[
+            "crate::https",
+            "crate::net::Authority",
+            "crate::net::pem",
+            "crate::node::MachineClock",
+            "crate::datadir::write_private",
+        ],
+        never: &["fjall", "quinn", "hyper", "crate::store", "crate::kv"],
+        why: "TLS for clients knows nothing of what is asked",
     },
     Part {
         at: "src/binding",
@@ -182,7 +195,7 @@ const PARTS: &[Part] = &[
     },
     Part {
         at: "src/client.rs",
-        may_use: &["crate::client", "crate::datadir", "crate::exit", "crate::secret"],
+        may_use: &["crate::client", "crate::https::Trust", "crate::datadir", "crate::exit", "crate::secret"],
         never: &["quinn", "fjall"],
         why: "commands talk to a node as any other program does",
     },
@@ -201,7 +214,7 @@ const HTTP_PLACES: &[&str] = &["src/api", "src/binding", "src/client.rs", "src/w
 const PLACES: &[(&str, &[&str])] = &[
     ("fjall", &["src/store"]),
     ("quinn", &["src/net"]),
-    ("rustls", &["src/net"]),
+    ("rustls", &["src/net", "src/https"]),
     ("rcgen", &["src/net"]),
     ("x509_parser", &["src/net"]),
     ("crdts", &["src/replica"]),

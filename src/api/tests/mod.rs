@@ -20,9 +20,10 @@ use tokio::task::JoinHandle;
 
 use std::sync::Arc;
 
-use super::{ApiConfig, ApiError, ServerTls, serve};
+use super::{ApiConfig, ApiError, serve};
 use crate::config::{Config, Durability};
 use crate::datadir::DataDir;
+use crate::https::ServerTls;
 use crate::kv::{AccountId, Grants, NewToken};
 use crate::node::Node;
 use crate::operator::Operator;

@@ -8,8 +8,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::ServerName;
 
 use super::*;
-use crate::api::{CertificateSource, ServerTls};
-use crate::client::{Client, ClientError, Trust};
+use crate::client::{Client, ClientError};
+use crate::https::{CertificateSource, ServerTls, Trust};
 use crate::secret::Secret;
 
 struct Files {

@@ -1,6 +1,7 @@
 //! The protocol as a whole, in a small rough world.
 
 mod followers;
+mod mending;
 mod merge;
 mod sessions;
 mod stories;

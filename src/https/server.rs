@@ -1,13 +1,14 @@
-//! TLS for clients: a certificate from files, read again when they change, or one of the cluster's own authority,
+//! What clients are shown: a certificate from files, read again when they change, or one of the cluster's own authority,
 //! renewed in time. TLS 1.3 with HTTP/2 or HTTP/1.1.
 //!
 //! Knows nothing of what is asked on a connection.
 
 use std::fmt;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
@@ -23,7 +24,7 @@ use crate::node::MachineClock;
 /// How often files are looked at, and certificates of our own are judged.
 const RELOAD_PERIOD: Duration = Duration::from_secs(2);
 /// How long a client may take for the handshake.
-pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a certificate of our own is good; it is renewed after half of that.
 const OWN_VALIDITY_SECS: u64 = 90 * 24 * 3600;
 
@@ -90,7 +91,8 @@ struct Current {
 /// Tells whether there is something to load anew.
 #[derive(Clone, PartialEq, Eq)]
 enum Stamp {
-    Files(Vec<Option<SystemTime>>),
+    /// When each was last changed, seconds and nanoseconds, and its inode.
+    Files(Vec<Option<(i64, i64, u64)>>),
     Until(u64),
 }
 
@@ -116,7 +118,7 @@ impl ServerTls {
     }
 
     /// Keeps the certificate current, for as long as it is polled. A new one that can't be used changes nothing.
-    pub(super) async fn keep_current(&self) {
+    pub(crate) async fn keep_current(&self) {
         let mut refused = None;
         loop {
             tokio::time::sleep(RELOAD_PERIOD).await;
@@ -142,7 +144,7 @@ impl ServerTls {
         }
     }
 
-    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config);
         let accepting = TlsAcceptor::from(config).accept(stream);
         tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -151,7 +153,10 @@ impl ServerTls {
 
 impl CertificateSource {
     fn stamp(&self) -> Option<Stamp> {
-        let changed = |path: &PathBuf| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let changed = |path: &PathBuf| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.mtime(), metadata.mtime_nsec(), metadata.ino()))
+        };
         match self {
             Self::Files { certificate, key } => Some(Stamp::Files(vec![changed(certificate), changed(key)])),
             Self::Authority { .. } => None,
@@ -187,7 +192,7 @@ impl CertificateSource {
 }
 
 /// The certificates in a PEM file.
-pub(crate) fn read_chain(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn read_chain(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let malformed = |reason: String| TlsError::Malformed { path: path.clone(), what: "certificate", reason };
     let text = std::fs::read(path).map_err(|cause| TlsError::Unreadable { path: path.clone(), cause })?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();

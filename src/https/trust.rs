@@ -9,7 +9,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::api::read_chain;
+use super::server::read_chain;
 
 /// Where systems keep the authorities that they trust.
 const SYSTEM_AUTHORITIES: &[&str] =
