@@ -13,6 +13,7 @@ use crate::config::{Config, Durability};
 use crate::datadir::DataDir;
 use crate::keyring::{KeyError, KeySource};
 use crate::kv::{AccountId, KvError, NamespaceId, Put, Value};
+use crate::store::OpenError;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Found nowhere unless it was left there in plain.
@@ -46,7 +47,15 @@ impl Place {
 
     async fn start(&mut self, config: Config) -> Result<(), StartError> {
         let data = DataDir::open(&self.data()).unwrap();
-        let node = Node::start(&config, &data).await?;
+        let mut patience = 200;
+        let node = loop {
+            // Tasks of the node before may still hold its store for a moment; a process would be gone.
+            match Node::start(&config, &data).await {
+                Err(StartError::Open(OpenError::InUse { .. })) if patience > 0 => patience -= 1,
+                started => break started?,
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        };
         self.gossip = node.gossip();
         self.node = Some((node, data));
         Ok(())
@@ -60,6 +69,12 @@ impl Place {
         if let Some((node, _data)) = self.node.take() {
             node.stop().await;
         }
+    }
+
+    /// Waits until nothing of a node that was stopped writes any more.
+    async fn rest(&self) {
+        until("the store to be free", async || crate::store::FjallStore::open(&self.data().join("store")).is_ok())
+            .await;
     }
 
     /// Joins the cluster of `other`, advertised at `advertise` if that is not where it listens.
@@ -218,6 +233,7 @@ async fn a_deleted_namespace_is_not_found_on_an_old_disk() {
     a.write(namespace, "k", VALUE).await;
     a.write(kept, "k", VALUE).await;
     a.stop().await;
+    a.rest().await;
     let stolen = a.directory.path().join("stolen");
     copy(&a.data(), &stolen);
     a.start(a.config()).await.unwrap();
