@@ -229,6 +229,11 @@ pub fn shutdown_signal() -> Result<impl Future<Output = ()> + Send + 'static, Se
     })
 }
 
+/// Whatever this process writes from now on, libraries included, only its user can read.
+pub fn keep_files_private() {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+}
+
 /// Makes a file that outgrows the process's limit (`ulimit -f`) a failed write, which the store can report, instead
 /// of the death of the process. Holds for the process's life. Call within the runtime, before the first write.
 pub fn survive_file_size_limit() -> Result<(), ServeError> {

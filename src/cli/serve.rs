@@ -101,6 +101,7 @@ impl ServeArgs {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|cause| CliError::Io { action: "start the runtime", cause })?;
         runtime.block_on(async {
+            serve::keep_files_private();
             serve::survive_file_size_limit()?;
             let data = DataDir::open(&config.data)?;
             Ok(serve::run(config, data).await?)
