@@ -30,6 +30,13 @@ pub fn starling_after(before: &str) -> Command {
     command
 }
 
+/// A shell with that environment.
+pub fn shell(script: &str) -> Command {
+    let mut command = clean(Command::new("sh"));
+    command.args(["-ec", script]);
+    command
+}
+
 fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("STARLING_") {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::flock::{Node, run, starling};
+use crate::flock::{Node, run, shell, starling};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode() & 0o777
@@ -52,8 +52,8 @@ fn a_first_start_needs_no_settings_and_what_it_prints_works_when_pasted() {
         block.lines().skip(2).take_while(|line| !line.is_empty()).map(|line| format!("{}\n", line.trim())).collect()
     };
     let shell = |script: &str| {
-        let mut command = Command::new("sh");
-        command.args(["-ec", script]).current_dir(&directory);
+        let mut command = shell(script);
+        command.current_dir(&directory);
         command
     };
     if Command::new("curl").arg("--version").output().is_ok() {
