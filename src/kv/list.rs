@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::values::expiration;
-use super::{Bookmark, Kv, KvError, NamespaceId};
-use crate::replica::{Damage, Key};
+use super::{Bookmark, Kv, KvError, NamespaceId, SealError};
+use crate::replica::{Damage, Entry, Key};
 
 /// Most keys of one page.
 pub const LIST_LIMIT_MAX: usize = 1000;
@@ -79,7 +79,7 @@ impl Kv {
         let mut failure = None;
         // Also what is not shown any more: a later page elsewhere must not show it again.
         let (mut seen, notes) = (Bookmark::default(), self.is_session());
-        let visited = self.handle().reader().visit(namespace, prefix, after, &mut |key, entry| {
+        let mut visit = |key: Key, entry: Entry| {
             if examined == LIST_EXAMINED_MAX {
                 page.next = last.take();
                 return ControlFlow::Break(());
@@ -108,7 +108,15 @@ impl Kv {
             }
             last = Some(key.name());
             ControlFlow::Continue(())
+        };
+        let mut damaged = None;
+        let visited = self.handle().reader().visit_all(namespace, prefix, after, &mut visit, &mut |key| {
+            damaged = Some(key);
+            ControlFlow::Break(())
         });
+        if let Some(key) = damaged {
+            failure = Some((Some(key), KvError::Damaged(SealError::Damaged)));
+        }
         self.note_all(&seen);
         match (visited, failure) {
             (_, Some(failure)) => Err(failure),

@@ -416,7 +416,7 @@ impl<S: Store> Replica<S> {
         self.beat_if_due(now)?;
         self.sync_if_due(now)?;
         self.request_chunks(now);
-        self.repairs_on_time(now.mono);
+        self.repairs_on_time(now.mono)?;
         self.verification_on_time(now.mono);
         self.expire_waiters(now)
     }

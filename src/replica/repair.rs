@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use rand::RngExt;
 
-use super::digest::RecordHash;
+use super::digest::{Digest, RecordHash};
 use super::dot::NodeId;
 use super::entry::{BlobId, Entry, Record};
 use super::input::{Alarm, Refusal, Reply, Ticket};
@@ -37,7 +37,11 @@ impl Damage {
 
 /// Repairs under way.
 #[derive(Default)]
-pub(super) struct Repairs(BTreeMap<Damage, Repair>);
+pub(super) struct Repairs {
+    open: BTreeMap<Damage, Repair>,
+    /// An entry was put where one could not be read: whether the digest still has that one's hash is not known.
+    is_digest_stale: bool,
+}
 
 struct Repair {
     tickets: Vec<Ticket>,
@@ -49,20 +53,20 @@ struct Repair {
 
 impl Repairs {
     pub(super) fn next_due(&self) -> Option<Mono> {
-        self.0.values().filter_map(|repair| repair.waiting_for).map(|(_, at)| at + REPAIR_TIMEOUT).min()
+        self.open.values().filter_map(|repair| repair.waiting_for).map(|(_, at)| at + REPAIR_TIMEOUT).min()
     }
 }
 
 impl<S: Store> Replica<S> {
     /// Asks for `damage` anew. The reply, if one is wanted, says whether it was mended.
     pub(super) fn begin_repair(&mut self, damage: Damage, ticket: Option<Ticket>, only: Option<NodeId>, now: Now) {
-        if let Some(repair) = self.repairs.0.get_mut(&damage) {
+        if let Some(repair) = self.repairs.open.get_mut(&damage) {
             repair.tickets.extend(ticket);
             return;
         }
         self.count("damaged");
         self.alarm(Alarm::Damaged(damage.key().clone()));
-        if self.repairs.0.len() >= REPAIRS_MAX {
+        if self.repairs.open.len() >= REPAIRS_MAX {
             if let Some(ticket) = ticket {
                 self.reply(ticket, Reply::Refused(Refusal::Overloaded));
             }
@@ -70,13 +74,13 @@ impl<S: Store> Replica<S> {
         }
         let tickets = ticket.into_iter().collect();
         let repair = Repair { tickets, only, asked: BTreeSet::new(), waiting_for: None };
-        self.repairs.0.insert(damage.clone(), repair);
+        self.repairs.open.insert(damage.clone(), repair);
         self.ask_for_repair(damage, now.mono);
     }
 
     /// Asks the next peer, or gives up.
     fn ask_for_repair(&mut self, damage: Damage, now: Mono) {
-        let Some(repair) = self.repairs.0.get_mut(&damage) else { return };
+        let Some(repair) = self.repairs.open.get_mut(&damage) else { return };
         let can_ask = |node: &NodeId| !repair.asked.contains(node) && repair.only.is_none_or(|only| only == *node);
         let ready = self.peers.iter().filter(|(_, peer)| peer.hello.is_some()).map(|(node, _)| *node);
         let choices: Vec<NodeId> = ready.filter(can_ask).collect();
@@ -95,7 +99,7 @@ impl<S: Store> Replica<S> {
     }
 
     fn end_repair(&mut self, damage: &Damage, reply: Reply) {
-        let Some(repair) = self.repairs.0.remove(damage) else { return };
+        let Some(repair) = self.repairs.open.remove(damage) else { return };
         for ticket in repair.tickets {
             self.reply(ticket, reply.clone());
         }
@@ -109,18 +113,25 @@ impl<S: Store> Replica<S> {
     }
 
     /// Peers that did not answer in time are passed over.
-    pub(super) fn repairs_on_time(&mut self, now: Mono) {
+    pub(super) fn repairs_on_time(&mut self, now: Mono) -> Result<(), StoreError> {
         let is_late = |repair: &Repair| repair.waiting_for.is_some_and(|(_, at)| at + REPAIR_TIMEOUT <= now);
         let late: Vec<Damage> =
-            self.repairs.0.iter().filter(|(_, repair)| is_late(repair)).map(|(damage, _)| damage.clone()).collect();
+            self.repairs.open.iter().filter(|(_, repair)| is_late(repair)).map(|(damage, _)| damage.clone()).collect();
         for damage in late {
             self.ask_for_repair(damage, now);
         }
+        if self.repairs.is_digest_stale && self.repairs.open.is_empty() {
+            // Goes through all keys, once for many repairs; a disk that rots is rare.
+            let mut digest = Digest::default();
+            self.store.for_each_hash(&mut |key, hash| digest.add(key, hash))?;
+            (self.digest, self.repairs.is_digest_stale) = (digest, false);
+        }
+        Ok(())
     }
 
     /// A peer is gone, and its answers with it.
     pub(super) fn repairs_disconnected(&mut self, node: NodeId) {
-        for repair in self.repairs.0.values_mut() {
+        for repair in self.repairs.open.values_mut() {
             // Due at once.
             repair.waiting_for =
                 repair.waiting_for.map(|(asked, at)| (asked, if asked == node { Mono(0) } else { at }));
@@ -144,7 +155,7 @@ impl<S: Store> Replica<S> {
     ) -> Result<(), StoreError> {
         let damage = Damage::Entry(key);
         let is_asked = |repair: &Repair| repair.waiting_for.is_some_and(|(asked, _)| asked == node);
-        if !self.repairs.0.get(&damage).is_some_and(is_asked) {
+        if !self.repairs.open.get(&damage).is_some_and(is_asked) {
             return Ok(());
         }
         let record = record.filter(|record| record.key == *damage.key());
@@ -181,6 +192,7 @@ impl<S: Store> Replica<S> {
             return Ok(false);
         }
         self.staged = true;
+        self.repairs.is_digest_stale |= held.is_none();
         if let Some(blob) = entry.blob() {
             let address = BlobAddress::of(key, blob.id);
             if self.store.chunks_held(address, blob.chunks.len() as u32)?.contains(&false) {
@@ -202,7 +214,7 @@ impl<S: Store> Replica<S> {
     ) -> Result<bool, StoreError> {
         let damage = Damage::Chunk(request.key.clone(), request.id, request.index);
         let is_asked = |repair: &Repair| repair.waiting_for.is_some_and(|(asked, _)| asked == node);
-        if !self.repairs.0.get(&damage).is_some_and(is_asked) {
+        if !self.repairs.open.get(&damage).is_some_and(is_asked) {
             return Ok(false);
         }
         let held = self.store.get(&request.key)?;

@@ -130,8 +130,7 @@ impl FjallStore {
             (Some(key), Some(entry)) => visit(key, entry.clone()),
             _ => ControlFlow::Continue(()),
         };
-        let committed = self.tables.data.range(bounds.clone());
-        let flow = visit_entries(&self.tables, committed, &mut |key, entry| {
+        let mut merged = |key: Key, entry| {
             while let Some((earlier, entry)) = staged.next_if(|(staged, _)| *staged < key.as_bytes()) {
                 visit_staged(earlier, entry, visit)?;
             }
@@ -139,7 +138,8 @@ impl FjallStore {
                 Some((key, entry)) => visit_staged(key, entry, visit),
                 None => visit(key, entry),
             }
-        })?;
+        };
+        let flow = visit_entries(&self.tables, bounds.clone(), &mut merged, &mut |_| ControlFlow::Continue(()))?;
         if flow.is_continue() {
             for (key, entry) in staged {
                 if visit_staged(key, entry, visit).is_break() {

@@ -63,8 +63,23 @@ impl Reader {
     ) -> Result<(), StoreError> {
         let prefix = [&namespace.0, prefix].concat();
         let after = after.map(|after| [&namespace.0, after].concat());
-        let rows = self.tables.data.range(prefix_bounds(&prefix, after.as_deref()));
-        visit_entries(&self.tables, rows, visit).map(|_| ())
+        let bounds = prefix_bounds(&prefix, after.as_deref());
+        visit_entries(&self.tables, bounds, visit, &mut |_| ControlFlow::Continue(())).map(|_| ())
+    }
+
+    /// [`Reader::visit`], with `damaged` told of each key whose entry can't be read.
+    pub fn visit_all(
+        &self,
+        namespace: NamespaceId,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        visit: &mut dyn FnMut(Key, Entry) -> ControlFlow<()>,
+        damaged: &mut dyn FnMut(Key) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let prefix = [&namespace.0, prefix].concat();
+        let after = after.map(|after| [&namespace.0, after].concat());
+        let bounds = prefix_bounds(&prefix, after.as_deref());
+        visit_entries(&self.tables, bounds, visit, damaged).map(|_| ())
     }
 
     /// One sealed chunk.
@@ -100,8 +115,8 @@ pub struct View {
 impl View {
     /// The entry of a key, tombstones included.
     pub fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        let row = self.snapshot.get(&self.tables.data, key.as_bytes()).map_err(failed)?;
-        Ok(row.and_then(|row| self.tables.decode(key.as_bytes(), &row.into())))
+        let row = self.snapshot.get(&self.tables.data, key.as_bytes());
+        self.tables.held(key.as_bytes(), row).map(Held::entry)
     }
 
     /// One sealed chunk.

@@ -1,13 +1,13 @@
 //! The open database: its four keyspaces, and what the store, its readers and its syncer share.
 
 use std::collections::BTreeSet;
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use fjall::{Database, Iter, Keyspace, LsmError};
+use fjall::{Database, Keyspace, LsmError};
 
 use super::rows;
 use crate::replica::{Entry, Key, StoreError};
@@ -90,7 +90,7 @@ impl Tables {
         match row {
             Ok(None) => Ok(Held::Nothing),
             Ok(Some(row)) => Ok(self.decode(key, &row.into()).map_or(Held::Damaged, Held::Entry)),
-            Err(fjall::Error::Storage(LsmError::ChecksumMismatch { .. })) => {
+            Err(error) if is_damage(&error) => {
                 self.corrupt("data", key, "a block's checksum is wrong");
                 Ok(Held::Damaged)
             }
@@ -120,25 +120,72 @@ impl Tables {
     }
 }
 
-/// Goes through entries in key order until `visit` breaks.
+/// Goes through entries in key order until `visit` breaks. `damaged` is told of those that can't be read.
+///
+/// A block whose checksum is wrong ends the database's own way through the keys. What lies behind it is then found
+/// through the index of dots: slower, with all those keys in memory, but each entry is met or told of.
 pub(super) fn visit_entries(
     tables: &Tables,
-    rows: Iter,
+    bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
     visit: &mut dyn FnMut(Key, Entry) -> ControlFlow<()>,
+    damaged: &mut dyn FnMut(Key) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, StoreError> {
-    for row in rows {
-        let (key, row) = row.into_inner().map_err(failed)?;
-        let Some(entry) = tables.decode(&key, &row.into()) else { continue };
-        match rows::decode_key(key.clone()) {
-            Ok(key) => {
-                if visit(key, entry).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
+    let (mut first, end) = bounds.clone();
+    for row in tables.data.range(bounds) {
+        let (key, row) = match row.into_inner() {
+            Err(error) if is_damage(&error) => {
+                tracing::error!("a block's checksum is wrong: going around it");
+                return visit_around(tables, (first, end), visit, damaged);
             }
-            Err(why) => tables.corrupt("data", &key, why),
+            row => row.map_err(failed)?,
+        };
+        first = Bound::Excluded(key.to_vec());
+        let entry = tables.decode(&key, &row.into());
+        let flow = match (rows::decode_key(key.clone()), entry) {
+            (Ok(key), Some(entry)) => visit(key, entry),
+            (Ok(key), None) => damaged(key),
+            (Err(why), _) => {
+                tables.corrupt("data", &key, why);
+                ControlFlow::Continue(())
+            }
+        };
+        if flow.is_break() {
+            return Ok(flow);
         }
     }
     Ok(ControlFlow::Continue(()))
+}
+
+fn visit_around(
+    tables: &Tables,
+    bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
+    visit: &mut dyn FnMut(Key, Entry) -> ControlFlow<()>,
+    damaged: &mut dyn FnMut(Key) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, StoreError> {
+    let mut keys = BTreeSet::new();
+    for row in tables.seq.iter() {
+        let (_, key) = row.into_inner().map_err(failed)?;
+        if bounds.contains(&key.to_vec())
+            && let Ok(key) = rows::decode_key(key)
+        {
+            keys.insert(key);
+        }
+    }
+    for key in keys {
+        let flow = match tables.held(key.as_bytes(), tables.data.get(key.as_bytes()))? {
+            Held::Entry(entry) => visit(key, entry),
+            Held::Damaged => damaged(key),
+            Held::Nothing => ControlFlow::Continue(()),
+        };
+        if flow.is_break() {
+            return Ok(flow);
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+fn is_damage(error: &fjall::Error) -> bool {
+    matches!(error, fjall::Error::Storage(LsmError::ChecksumMismatch { .. }))
 }
 
 /// Keys that start with `prefix` and lie after `after`.

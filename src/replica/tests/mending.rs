@@ -198,6 +198,8 @@ fn verification_finds_old_rotten_and_vanished_entries_and_mends_them() {
     for key in &keys {
         assert_eq!(held(&world, 0, key), held(&world, 1, key));
     }
+    let digests: Vec<DigestSum> = world.replicas().map(Replica::digest).collect();
+    assert_eq!(digests[0], digests[1], "also of what had vanished while it was summed up");
     let clean = verified(&mut world, 1, false);
     assert_eq!((clean.damaged, clean.missing, clean.stale, clean.behind_at_peer), (0, 0, 0, 0), "{clean:?}");
 }

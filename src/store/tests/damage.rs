@@ -300,3 +300,93 @@ fn rows_that_cannot_be_read_count_as_absent_and_are_counted_once() {
     assert_eq!(store.snapshot().written_by(origin(1), 1, 1, 9), Ok(vec![]));
     assert_eq!(store.snapshot().written_by(origin(2), 1, 9, 9), Ok(vec![(5, a, back)]));
 }
+
+/// Tables of a directory's entries, as files.
+fn tables_of(directory: &TempDir) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![directory.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for file in std::fs::read_dir(folder).expect("a folder") {
+            let path = file.expect("a file").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.parent().is_some_and(|parent| parent.ends_with("tables"))
+                && path.metadata().is_ok_and(|metadata| metadata.len() > 4 << 20)
+            {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_rotten_block_costs_its_rows_and_not_the_node() {
+    const ROWS: u64 = 800;
+    let directory = directory();
+    let keys: Vec<Key> = (0..ROWS).map(|number| key(1, &number.to_be_bytes())).collect();
+    let value = |number: u64| {
+        let mut bytes = vec![0; 40_000];
+        blake3::Hasher::new().update(&number.to_be_bytes()).finalize_xof().fill(&mut bytes);
+        bytes
+    };
+    {
+        let mut store = open(&directory);
+        for (number, key) in (0..).zip(&keys) {
+            store.put(key, &inline(key, origin(1).dot(number + 1), &value(number)), None);
+            store.commit(false).expect("commits");
+        }
+        // Flushed in the background, the first ones for sure.
+        for _ in 0..500 {
+            if !tables_of(&directory).is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        store.syncer().sync().expect("syncs");
+    }
+    let table = tables_of(&directory).into_iter().min().expect("a table");
+    let mut bytes = std::fs::read(&table).expect("readable");
+    // Two places, far apart: what lies between must be found, too.
+    for place in [bytes.len() / 5, bytes.len() / 2] {
+        bytes[place] ^= 0x20;
+    }
+    std::fs::write(&table, bytes).expect("writable");
+
+    let mut store = open(&directory);
+    let held: Vec<bool> = keys.iter().map(|key| store.get(key).expect("reads").is_some()).collect();
+    let lost: Vec<u64> = (0..).zip(&held).filter(|(_, held)| !**held).map(|(number, _)| number).collect();
+    assert!((1..=4).contains(&lost.len()), "{lost:?}");
+    let reader = store.reader();
+    assert!(matches!(reader.held(&keys[lost[0] as usize]), Ok(Held::Damaged)));
+    let mut hashes = 0;
+    store.for_each_hash(&mut |_, _| hashes += 1).expect("goes around it");
+    assert_eq!(hashes, ROWS - lost.len() as u64);
+    let mut after = None;
+    let mut paged = Vec::new();
+    loop {
+        let rows = store.rows(after.as_ref(), 100).expect("goes around it");
+        let Some((last, _)) = rows.last() else { break };
+        after = Some(last.clone());
+        paged.extend(rows.into_iter().map(|(key, _)| key));
+    }
+    let expected: Vec<Key> = keys.iter().zip(&held).filter(|(_, held)| **held).map(|(key, _)| key.clone()).collect();
+    assert_eq!(paged, expected);
+    let mut told = Vec::new();
+    let mut damaged = |key| {
+        told.push(key);
+        ControlFlow::Continue(())
+    };
+    let namespace = NamespaceId([1; 16]);
+    reader
+        .visit_all(namespace, b"", None, &mut |_, _| ControlFlow::Continue(()), &mut damaged)
+        .expect("goes around it");
+    assert_eq!(told, lost.iter().map(|number| keys[*number as usize].clone()).collect::<Vec<_>>());
+
+    for number in &lost {
+        let key = &keys[*number as usize];
+        store.put(key, &inline(key, origin(1).dot(number + 1), &value(*number)), None);
+    }
+    store.commit(true).expect("commits");
+    assert!(keys.iter().all(|key| store.get(key).expect("reads").is_some()), "what is put again is readable");
+}
