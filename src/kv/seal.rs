@@ -137,19 +137,43 @@ fn owner(key: &Key) -> NamespaceId {
 }
 
 /// What sealed bytes are bound to: namespace and key, the part, and within a blob the place of the chunk.
-fn about(key: &Key, part: Part) -> Vec<u8> {
-    let mut about = Vec::with_capacity(1 + 16 + 4 + 16 + KEY_LEN_MAX);
+fn about(key: &Key, part: Part) -> About {
+    let mut about = About { bytes: [0; ABOUT_LEN_MAX], len: 0 };
     match part {
-        Part::Metadata => about.push(1),
-        Part::Value => about.push(2),
+        Part::Metadata => about.push(&[1]),
+        Part::Value => about.push(&[2]),
         Part::Chunk(blob, index) => {
-            about.push(3);
-            about.extend_from_slice(&blob.0);
-            about.extend_from_slice(&index.to_be_bytes());
+            about.push(&[3]);
+            about.push(&blob.0);
+            about.push(&index.to_be_bytes());
         }
     }
-    about.extend_from_slice(key.as_bytes());
+    about.push(key.as_bytes());
     about
+}
+
+const ABOUT_LEN_MAX: usize = 1 + 16 + 4 + 16 + KEY_LEN_MAX;
+
+/// On the stack: it is made for every read and write.
+struct About {
+    bytes: [u8; ABOUT_LEN_MAX],
+    len: usize,
+}
+
+impl About {
+    fn push(&mut self, bytes: &[u8]) {
+        let end = self.len + bytes.len();
+        self.bytes[self.len..end].copy_from_slice(bytes);
+        self.len = end;
+    }
+}
+
+impl std::ops::Deref for About {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 #[cfg(test)]
@@ -175,7 +199,7 @@ mod tests {
         let keys = [key(namespace, b"a"), key(namespace, b"ab"), key(NamespaceId([2; 16]), b"a")];
         let parts = [Part::Metadata, Part::Value, Part::Chunk(blob, 0), Part::Chunk(blob, 1)];
         let all: std::collections::BTreeSet<_> =
-            keys.iter().flat_map(|key| parts.iter().map(move |part| about(key, *part))).collect();
+            keys.iter().flat_map(|key| parts.iter().map(move |part| about(key, *part).to_vec())).collect();
         assert_eq!(all.len(), keys.len() * parts.len());
     }
 }
