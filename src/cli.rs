@@ -6,6 +6,7 @@ mod audit;
 pub mod duration;
 mod invite;
 mod key;
+mod kv;
 mod node;
 mod serve;
 mod status;
@@ -13,7 +14,8 @@ mod target;
 mod token;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
@@ -23,6 +25,7 @@ use crate::datadir::DataDirError;
 use crate::exit::Exit;
 use crate::logging::LoggingError;
 use crate::serve::ServeError;
+use crate::terminal::{harmless, tell};
 
 /// A self-hosted, multi-master edge key-value store: write at any PoP, read it at every other.
 // No Debug here and below: a join token may be among the arguments.
@@ -57,6 +60,7 @@ enum Command {
     /// Act on one node.
     #[command(subcommand, arg_required_else_help = true)]
     Node(node::NodeCommand),
+    Kv(Box<kv::KvArgs>),
 }
 
 /// Why a command failed. Its text is what the user sees.
@@ -78,10 +82,10 @@ pub enum CliError {
     #[error(transparent)]
     Serve(#[from] ServeError),
     /// There is nobody to ask.
-    #[error("this takes node {name} off the cluster for good; add --yes to do it without being asked")]
+    #[error("this {what}; add --yes to do it without being asked")]
     Unconfirmed {
-        /// The node's name.
-        name: String,
+        /// What would be done.
+        what: String,
     },
     /// There is no admin token to replace.
     #[error("there is no admin token here: name a token by its id")]
@@ -101,6 +105,61 @@ pub enum CliError {
     /// The user said no.
     #[error("not done")]
     Declined,
+    /// No namespace of that title.
+    #[error("there is no namespace \"{title}\"; {hint}`starling kv namespace list` shows all")]
+    NoSuchNamespace {
+        /// What was asked for.
+        title: String,
+        /// One that may have been meant, or nothing.
+        hint: String,
+    },
+    /// Several namespaces of one title.
+    #[error("there are several namespaces \"{title}\" ({ids}): say which with --namespace-id, or rename one")]
+    AmbiguousTitle {
+        /// The title.
+        title: String,
+        /// The ids.
+        ids: String,
+    },
+    /// No such key.
+    #[error("there is no key \"{}\" in {}", harmless(key), harmless(namespace))]
+    NoSuchKey {
+        /// The key.
+        key: String,
+        /// The namespace, as the user named it.
+        namespace: String,
+    },
+    /// A file of items.
+    #[error(transparent)]
+    Items(#[from] kv::ItemsError),
+    /// A file to be a value.
+    #[error("can't read {}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        cause: io::Error,
+    },
+    /// A file too large to be a value.
+    #[error("{} has more than 25 MiB, the most that a value may have: split it over several keys", path.display())]
+    ValueTooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A bulk command stopped before the end.
+    #[error("stopped: {reason}; the first {settled} items are done, go on with --skip {settled}")]
+    Stopped {
+        /// Items that are done.
+        settled: u64,
+        /// Why it stopped.
+        reason: String,
+    },
+    /// A bulk command reached the end, but not for all keys.
+    #[error("{count} keys failed, see above; to try them again run the command again")]
+    SomeFailed {
+        /// How many.
+        count: usize,
+    },
     /// Standard output or the asynchronous runtime.
     #[error("can't {action}: {cause}")]
     Io {
@@ -115,7 +174,10 @@ impl CliError {
     /// The exit code that goes with it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) | Self::Logging(_) | Self::Unconfirmed { .. } => Exit::Usage,
+            Self::Config(_) | Self::Logging(_) | Self::Unconfirmed { .. } | Self::AmbiguousTitle { .. } => Exit::Usage,
+            Self::Items(_) | Self::File { .. } | Self::ValueTooLarge { .. } => Exit::Usage,
+            Self::NoSuchNamespace { .. } | Self::NoSuchKey { .. } => Exit::NotFound,
+            Self::Stopped { .. } | Self::SomeFailed { .. } => Exit::Incomplete,
             Self::DataDir(error) => error.exit(),
             Self::Client(error) => error.exit(),
             Self::Serve(error) => error.exit(),
@@ -149,19 +211,40 @@ impl Cli {
             Command::Key(key::KeyCommand::Rotate(args)) => block_on(args.run(&environment)),
             Command::Audit(args) => block_on(args.run(&environment)),
             Command::Verify(args) => block_on(args.run(&environment)),
-            Command::Node(node::NodeCommand::Leave(args)) => block_on(args.run(&environment)),
+            Command::Node(command) => block_on(command.run(&environment)),
+            Command::Kv(args) => block_on(args.run(&environment)),
         }
     }
 }
 
-/// Runs a short command; a node gets the runtime with many threads.
+/// Runs a short command, and tasks that stay on its thread; a node gets the runtime with many threads.
 fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|cause| CliError::Io { action: "start the runtime", cause })?.block_on(command)
+    let runtime = runtime.map_err(|cause| CliError::Io { action: "start the runtime", cause })?;
+    tokio::task::LocalSet::new().block_on(&runtime, command)
 }
 
 fn print(text: &str) -> Result<(), CliError> {
     crate::terminal::print(text).map_err(|cause| CliError::Io { action: "write to standard output", cause })
+}
+
+/// Has the user type `answer` before something that can't be undone. `what` completes "this …".
+fn confirm(what: &str, answer: &str) -> Result<(), CliError> {
+    if !io::stdin().is_terminal() {
+        return Err(CliError::Unconfirmed { what: what.to_owned() });
+    }
+    tell(&format!("This {what}. Type {answer} to confirm:"));
+    let mut typed = String::new();
+    io::stdin().read_line(&mut typed).map_err(|cause| CliError::Io { action: "read the answer", cause })?;
+    if typed.trim() == answer { Ok(()) } else { Err(CliError::Declined) }
+}
+
+/// Unix time in milliseconds, to show the watermark as an age.
+// The one clock a command reads: only for a person, nothing is decided by it.
+#[allow(clippy::disallowed_methods)]
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -185,7 +268,7 @@ mod tests {
     fn help_teaches() {
         let help = Cli::command().render_help().to_string();
         assert!(help.contains("Exit codes:") && help.contains(" 3  no running node found"), "{help}");
-        for command in ["serve", "invite", "status"] {
+        for command in ["serve", "invite", "status", "kv"] {
             let help = Cli::command().find_subcommand_mut(command).unwrap().render_long_help().to_string();
             assert!(help.contains("Examples:") && help.contains(&format!("  starling {command}")), "{help}");
         }

@@ -57,6 +57,9 @@ pub struct Config {
     pub tls_auto: Option<Vec<String>>,
     /// Serves plain HTTP beyond loopback: behind a TLS proxy, or within a network that can be trusted.
     pub insecure_http: bool,
+    /// Where metrics and health checks are served to whoever can reach the address, without a token. `None`: only at
+    /// the API, where `/metrics` takes a token.
+    pub metrics: Option<SocketAddr>,
     /// For development: the API needs no token. Allowed on loopback only.
     pub dev: bool,
     /// What to log, as a `tracing` filter: a level (`error`, `warn`, `info`, `debug`, `trace`) or a list such as
@@ -87,6 +90,7 @@ impl Default for Config {
             tls_key: None,
             tls_auto: None,
             insecure_http: false,
+            metrics: None,
             dev: false,
             log: "info".to_owned(),
             log_format: LogFormat::Text,

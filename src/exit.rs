@@ -27,6 +27,8 @@ pub enum Exit {
     StorageFailed = 7,
     /// The cluster key is missing, can't be had, or is not the one that the data directory was sealed with.
     ClusterKey = 8,
+    /// No such key or namespace.
+    NotFound = 9,
     /// The join token can't be read or its signature is wrong.
     JoinTokenInvalid = 10,
     /// The join token is past its time.
@@ -41,11 +43,13 @@ pub enum Exit {
     JoinClockOff = 15,
     /// The cluster refused this node for another reason.
     JoinRefused = 16,
+    /// A bulk command was not finished. It said how far it came and how to go on.
+    Incomplete = 17,
 }
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Ok,
         Self::Failure,
         Self::Usage,
@@ -55,6 +59,7 @@ impl Exit {
         Self::DataDirNewer,
         Self::StorageFailed,
         Self::ClusterKey,
+        Self::NotFound,
         Self::JoinTokenInvalid,
         Self::JoinTokenExpired,
         Self::JoinTokenSpent,
@@ -62,6 +67,7 @@ impl Exit {
         Self::JoinUnreachable,
         Self::JoinClockOff,
         Self::JoinRefused,
+        Self::Incomplete,
     ];
 
     /// The number the operating system gets.
@@ -81,6 +87,7 @@ impl Exit {
             Self::DataDirNewer => "the data directory was written by a newer Starling",
             Self::StorageFailed => "the disk failed, is full or refused a write",
             Self::ClusterKey => "the cluster key is missing or another one",
+            Self::NotFound => "no such key or namespace",
             Self::JoinTokenInvalid => "join: the token is damaged",
             Self::JoinTokenExpired => "join: the token has expired",
             Self::JoinTokenSpent => "join: the token was used before or is unknown",
@@ -88,6 +95,7 @@ impl Exit {
             Self::JoinUnreachable => "join: no address in the token answers",
             Self::JoinClockOff => "join: this machine's clock is far off",
             Self::JoinRefused => "join: refused by the cluster",
+            Self::Incomplete => "a bulk command was not finished; it said how far it came",
         }
     }
 
@@ -116,6 +124,11 @@ mod tests {
     fn codes_are_distinct_and_listed() {
         let codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
         assert!(codes.is_sorted_by(|a, b| a < b), "{codes:?}");
+        let docs = include_str!("../docs/OPERATIONS.md");
+        for exit in Exit::ALL {
+            let row = format!("| {} | {} |\n", exit.code(), exit.meaning());
+            assert!(docs.contains(&row), "docs/OPERATIONS.md lacks {row}");
+        }
         assert!(Exit::table().contains("\n   5  the data directory is in use"), "{}", Exit::table());
         assert!(Exit::table().contains("\n  16  join: refused"), "{}", Exit::table());
     }

@@ -1,12 +1,17 @@
 //! What an operator asks of a node: how it is, an invitation, to leave. The API and the command line come here.
+//! `observe` answers those who ask every few seconds: load balancers and Prometheus.
+
+mod observe;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
 use crate::config::Durability;
+use crate::metrics::Metrics;
 use crate::net::Net;
 use crate::node::{Alarms, Handle, Keys, Members, Node, invite};
 use crate::replica::{AckLevel, NamespaceId, NodeId, Reply, Request, Status};
@@ -39,7 +44,10 @@ struct Desk {
     durability: Durability,
     members: watch::Receiver<Members>,
     alarms: Alarms,
+    metrics: Metrics,
     started: Duration,
+    /// Whether this process has caught up once.
+    caught_up: AtomicBool,
     left: Notify,
 }
 
@@ -59,6 +67,8 @@ impl Operator {
             members: node.members().clone(),
             alarms: node.alarms().clone(),
             started: node.handle().clock().wall(),
+            metrics: node.metrics().clone(),
+            caught_up: AtomicBool::new(false),
             left: Notify::new(),
         }))
     }
@@ -126,6 +136,7 @@ impl Operator {
         status["origins"] = replica.origins.into();
         status["life"] = replica.life.map(|life| life.to_string()).into();
         status["last_write"] = replica.last.into();
+        status["sync_sessions"] = json!({ "in": replica.syncs.0, "out": replica.syncs.1 });
         status["pending_blobs"] = replica.pending_blobs.into();
         status["watermark_ms"] = match replica.peers.is_empty() {
             true => now_ms.into(),
@@ -251,6 +262,38 @@ impl Operator {
             }
             tokio::time::sleep(DRAIN_PAUSE).await;
             left = left.saturating_sub(DRAIN_PAUSE);
+        }
+    }
+
+    /// Takes another node off the roster for good, named by its name or its id: one that is lost. What only it held is
+    /// lost with it. Refused while it is connected, for then it can leave by itself and hand on what it holds.
+    pub async fn evict(&self, named: &str) -> Result<NodeId, OperatorError> {
+        let node = self.find(named)?;
+        if node == self.0.node {
+            return Err(OperatorError("This is the node itself: it can leave (`starling node leave`).".into()));
+        }
+        if self.replica_status().await?.peers.iter().any(|peer| peer.node == node && peer.connected) {
+            let message = format!("{named} is connected: run `starling node leave` there, or stop it first.");
+            return Err(OperatorError(message));
+        }
+        match self.ask(Request::Evict(node)).await? {
+            Reply::Written { .. } => Ok(node),
+            Reply::Refused(refusal) => Err(OperatorError(format!("{named} can't be evicted from here: {refusal}."))),
+            reply => Err(OperatorError(format!("unexpected reply {reply:?}"))),
+        }
+    }
+
+    fn find(&self, named: &str) -> Result<NodeId, OperatorError> {
+        let members = self.0.members.borrow();
+        let found: Vec<NodeId> = members
+            .iter()
+            .filter(|(node, info)| info.name == named || node.to_string() == named)
+            .map(|(node, _)| *node)
+            .collect();
+        match found[..] {
+            [node] => Ok(node),
+            [] => Err(OperatorError(format!("No member is called {named}: `starling status` shows all."))),
+            _ => Err(OperatorError(format!("Several members are called {named}: name the node by its id."))),
         }
     }
 

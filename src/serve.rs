@@ -44,6 +44,14 @@ pub enum ServeError {
     /// Bindings can't be served where they should.
     #[error(transparent)]
     Bindings(#[from] ListenError),
+    /// The metrics address can't be used.
+    #[error("can't listen on {address} for metrics: {cause}; choose another address with --metrics")]
+    ListenMetrics {
+        /// As configured.
+        address: SocketAddr,
+        /// What the operating system said.
+        cause: io::Error,
+    },
     /// The admin token could not be made known.
     #[error("can't set up the admin token: {0}")]
     AdminToken(KvError),
@@ -80,6 +88,12 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
     let listener =
         TcpListener::bind(config.api).await.map_err(|cause| ServeError::Listen { address: config.api, cause })?;
     let api = listener.local_addr().map_err(|cause| ServeError::Listen { address: config.api, cause })?;
+    let observers = match config.metrics {
+        Some(address) => {
+            Some(TcpListener::bind(address).await.map_err(|cause| ServeError::ListenMetrics { address, cause })?)
+        }
+        None => None,
+    };
     let bindings = match &config.bindings {
         Some(at) => Some(binding::Listener::bind(at).await?),
         None => None,
@@ -138,6 +152,13 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
             binding::serve(listener, kv.clone(), authorize, until).await;
         }
     };
+    if let Some(listener) = observers {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "metrics for everyone who can reach this address");
+        }
+        // Until the process ends: an observer may want to see the end.
+        tokio::spawn(api::serve_observers(listener, operator.clone(), std::future::pending()));
+    }
     let served = tokio::select! {
         (served, ()) = async { tokio::join!(api::serve(listener, kv.clone(), operator, api_config, until), bound) } => {
             served.map_err(ServeError::Api)

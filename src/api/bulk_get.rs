@@ -1,5 +1,7 @@
-//! Bulk get: up to 100 values in one answer.
+//! Bulk get: up to 100 values in one answer, as text or JSON, or (beyond Cloudflare's API) as base64 of any bytes.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,14 @@ struct Asked {
     r#type: Option<String>,
     #[serde(rename = "withMetadata")]
     with_metadata: Option<bool>,
+}
+
+/// How values are shown.
+#[derive(Clone, Copy)]
+pub(crate) enum Form {
+    Text,
+    Json,
+    Base64,
 }
 
 #[derive(Serialize)]
@@ -64,7 +74,10 @@ pub(crate) async fn get(api: &Api, ns: NamespaceId, body: &mut RequestBody) -> R
     let text = body.read(BODY_LEN_MAX).await?;
     let asked: Asked = serde_json::from_slice(&text)
         .map_err(|error| RequestError::invalid(format!("The body is not JSON with \"keys\": {error}.")))?;
-    let as_json = as_json(asked.r#type.as_deref())?;
+    let form = match asked.r#type.as_deref() {
+        Some("base64") => Form::Base64,
+        kind => form(kind)?,
+    };
     check_count(asked.keys.len())?;
     for (index, key) in asked.keys.iter().enumerate() {
         check_key(key).map_err(|error| error.in_pair(index, key))?;
@@ -81,18 +94,18 @@ pub(crate) async fn get(api: &Api, ns: NamespaceId, body: &mut RequestBody) -> R
         let found = api.kv.get(ns, key.as_bytes()).await.map_err(RequestError::kv("bulk get keys"))?;
         let entry = match found {
             None => None,
-            Some(found) => Some(entry(found, as_json, asked.with_metadata.unwrap_or(false), &mut left).await?),
+            Some(found) => Some(entry(found, form, asked.with_metadata.unwrap_or(false), &mut left).await?),
         };
         values.push(key, entry);
     }
     envelope::result(Answer { values })
 }
 
-/// Whether the values are wanted as JSON, not text.
-pub(crate) fn as_json(kind: Option<&str>) -> Result<bool, RequestError> {
+/// How Cloudflare's clients may want values.
+pub(crate) fn form(kind: Option<&str>) -> Result<Form, RequestError> {
     match kind {
-        None | Some("text") => Ok(false),
-        Some("json") => Ok(true),
+        None | Some("text") => Ok(Form::Text),
+        Some("json") => Ok(Form::Json),
         Some(other) => Err(RequestError::Invalid(format!("\"{other}\" is not a valid type. Use \"json\" or \"text\""))),
     }
 }
@@ -142,23 +155,19 @@ impl Entry {
 /// What was found as an answer shows it. Takes the bytes of the value from what is `left` for the whole answer.
 pub(crate) async fn entry(
     found: Found,
-    as_json: bool,
+    form: Form,
     with_metadata: bool,
     left: &mut usize,
 ) -> Result<Entry, RequestError> {
     let Found { value, metadata, expiration, age_ms: _ } = found;
     let bytes = whole(value, left).await?;
-    // As browsers and Workers decode text: what is not UTF-8 is replaced, a byte order mark left out.
-    let bytes = if bytes.starts_with(BYTE_ORDER_MARK) { bytes.slice(BYTE_ORDER_MARK.len()..) } else { bytes };
-    let text = String::from_utf8(bytes.into()).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
-    let value =
-        if as_json {
-            Shown::Json(RawValue::from_string(text).map_err(|_| {
-                RequestError::invalid("At least one of the requested keys corresponds to a non-json value")
-            })?)
-        } else {
-            Shown::Text(text)
-        };
+    let value = match form {
+        Form::Base64 => Shown::Text(STANDARD.encode(&bytes)),
+        Form::Text => Shown::Text(text(bytes)),
+        Form::Json => Shown::Json(RawValue::from_string(text(bytes)).map_err(|_| {
+            RequestError::invalid("At least one of the requested keys corresponds to a non-json value")
+        })?),
+    };
     Ok(match with_metadata {
         false => Entry::Plain(value),
         true => {
@@ -166,6 +175,12 @@ pub(crate) async fn entry(
             Entry::WithMetadata { value, metadata, expiration }
         }
     })
+}
+
+/// As browsers and Workers decode text: what is not UTF-8 is replaced, a byte order mark left out.
+fn text(bytes: Bytes) -> String {
+    let bytes = if bytes.starts_with(BYTE_ORDER_MARK) { bytes.slice(BYTE_ORDER_MARK.len()..) } else { bytes };
+    String::from_utf8(bytes.into()).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 async fn whole(value: Value, left: &mut usize) -> Result<Bytes, RequestError> {

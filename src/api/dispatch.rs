@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request};
 use tokio::sync::{Semaphore, watch};
 
 use super::auth::Caller;
@@ -26,10 +26,11 @@ use super::reply::{Reply, ReplyBody};
 use super::route::{Route, Target, route};
 use super::session::{self, Demands};
 use super::{
-    Api, ApiConfig, Shared, accounts, bulk, bulk_get, changes, keys, namespaces, openapi, operator, tokens, values,
+    Api, ApiConfig, Shared, accounts, bulk, bulk_get, changes, keys, namespaces, observe, openapi, operator, tokens,
+    values,
 };
-use crate::https::ServerTls;
 use crate::kv::{AccountId, Act, Kv, Scope};
+use crate::metrics::Stopwatch;
 use crate::operator::Operator;
 use crate::replica::NamespaceId;
 
@@ -51,22 +52,14 @@ impl Api {
         Self { kv, from: IpAddr::V4(Ipv4Addr::LOCALHOST), shared: Arc::new(shared) }
     }
 
-    pub(crate) fn tls(&self) -> Option<Arc<ServerTls>> {
-        self.shared.config.tls.clone()
-    }
-
     /// For one request.
     fn in_session(&self, from: IpAddr) -> Self {
         Self { kv: self.kv.session(), from, shared: self.shared.clone() }
     }
 
-    /// Ends what never ends by itself.
-    pub(crate) fn close(&self) {
-        self.shared.closing.send_replace(true);
-    }
-
     /// Answers one request that came from that address.
     pub(crate) async fn handle(&self, request: Request<Incoming>, from: IpAddr) -> Result<Reply, Infallible> {
+        let stopwatch = Stopwatch::start();
         let (parts, incoming) = request.into_parts();
         let mut body = RequestBody::new(incoming, parts.headers.contains_key(EXPECT));
         let request_id = self.request_id();
@@ -90,7 +83,18 @@ impl Api {
         if let Some(pop) = &self.shared.pop {
             reply.headers_mut().insert(POP, pop.clone());
         }
+        self.observe(&parts, &reply, stopwatch.elapsed());
         Ok(reply)
+    }
+
+    /// Counts a request, and logs it for whoever wants to see them all: failures of the node are logged as such.
+    fn observe(&self, parts: &Parts, reply: &Reply, took: Duration) {
+        let path = parts.uri.path();
+        let status = reply.status().as_u16();
+        self.shared.operator.metrics().answered(route(path).label(), method_label(&parts.method), status, took);
+        let request_id = reply.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        let (method, ms) = (parts.method.as_str(), took.as_secs_f64() * 1e3);
+        tracing::debug!(request_id, method, path, status, ms, "request");
     }
 
     fn request_id(&self) -> HeaderValue {
@@ -107,18 +111,12 @@ impl Api {
         let route = route(path);
         match route {
             Route::Unknown => return Err(RequestError::no_route(path)),
-            Route::Health => {
-                return match *method {
-                    Method::GET => Ok(health()),
-                    _ => Err(refuse(method, "GET")),
-                };
+            Route::Health | Route::Ready | Route::OpenApi if *method != Method::GET => {
+                return Err(refuse(method, "GET"));
             }
-            Route::OpenApi => {
-                return match *method {
-                    Method::GET => Ok(openapi::description(self.shared.config.dev)),
-                    _ => Err(refuse(method, "GET")),
-                };
-            }
+            Route::Health => return Ok(observe::health()),
+            Route::Ready => return observe::ready(&self.shared.operator).await,
+            Route::OpenApi => return Ok(openapi::description(self.shared.config.dev)),
             _ => {}
         }
         let caller = if self.shared.config.dev {
@@ -205,6 +203,10 @@ impl Api {
             (Route::TokenRoll(id), "POST") => tokens::roll(self, &caller, id, query, body).await,
             (Route::StarlingAccounts, "GET") => tokens::accounts(self, &caller),
             (Route::StarlingAccounts, "POST") => tokens::create_account(self, &caller, body).await,
+            (Route::Metrics, "GET") => {
+                caller.require(Scope::Operate, None)?;
+                observe::metrics(&self.shared.operator).await
+            }
             (Route::Status, "GET") => {
                 caller.require(Scope::Operate, None)?;
                 operator::status(self).await
@@ -231,9 +233,9 @@ impl Api {
                 self.audit(&caller, "node.leave", node.clone()).await;
                 operator::leave(self).await
             }
-            (Route::Invite | Route::Leave | Route::TokenRoll(_) | Route::RotateKeys | Route::Verify, _) => {
-                Err(refuse(method, "POST"))
-            }
+            (Route::Evict, "POST") => operator::evict(self, &caller, body).await,
+            (Route::Invite | Route::Leave | Route::Evict, _) => Err(refuse(method, "POST")),
+            (Route::TokenRoll(_) | Route::RotateKeys | Route::Verify, _) => Err(refuse(method, "POST")),
             _ => Err(refuse(method, "GET")),
         }
     }
@@ -329,8 +331,14 @@ fn refuse(method: &Method, allow: &'static str) -> RequestError {
     RequestError::Method { method: method.as_str().chars().take(32).collect(), allow }
 }
 
-fn health() -> Reply {
-    let mut reply = Response::new(Bytes::from_static(b"ok").into());
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    reply
+/// From a short list, whatever clients make up.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    }
 }

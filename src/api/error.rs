@@ -210,7 +210,8 @@ impl RequestError {
         let (status, code) = self.status_and_code();
         let message = self.to_string();
         if status.is_server_error() && status != StatusCode::GATEWAY_TIMEOUT {
-            tracing::warn!(?request_id, status = status.as_u16(), %message, detail = self.detail(), "request failed");
+            let (request_id, detail) = (request_id.to_str().unwrap_or_default(), self.detail());
+            tracing::warn!(request_id, status = status.as_u16(), %message, detail, "request failed");
         }
         let mut errors = vec![Item { code, message, error_chain: None }];
         if let (Self::MalformedCredentials(code, message), Some(first)) = (&self, errors.first_mut()) {

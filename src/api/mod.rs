@@ -21,6 +21,7 @@ pub(crate) mod keys;
 pub(crate) mod metadata;
 mod multipart;
 mod namespaces;
+mod observe;
 mod openapi;
 mod operator;
 mod paging;
@@ -46,6 +47,7 @@ use crate::https::ServerTls;
 use crate::kv::{AccountId, Kv};
 use crate::operator::Operator;
 use failures::Failures;
+pub use observe::serve_observers;
 pub use serve::{ApiError, serve};
 
 /// How the API presents itself. There is no default: whoever serves has to say whether credentials count.

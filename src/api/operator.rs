@@ -29,6 +29,11 @@ struct Invitation {
     ttl_secs: Option<u64>,
 }
 
+#[derive(Deserialize)]
+struct Eviction {
+    node: String,
+}
+
 pub(crate) async fn status(api: &Api) -> Result<Reply, RequestError> {
     let mut status = api.shared.operator.status().await?;
     if let Some(counters) = status.get_mut("counters").and_then(|counters| counters.as_object_mut()) {
@@ -132,4 +137,12 @@ pub(crate) async fn verify(api: &Api, caller: &Caller, body: &mut RequestBody) -
         api.audit(caller, "node.repair", peer.unwrap_or_default()).await;
     }
     envelope::bare(&report)
+}
+
+pub(crate) async fn evict(api: &Api, caller: &Caller, body: &mut RequestBody) -> Result<Reply, RequestError> {
+    caller.require(Scope::Operate, None)?;
+    let Eviction { node } = json_of(body, "\"node\"").await?;
+    let id = api.shared.operator.evict(&node).await?;
+    api.audit(caller, "node.evict", node).await;
+    envelope::bare(&json!({ "node": id.to_string() }))
 }

@@ -9,9 +9,12 @@ const SEGMENTS_MAX: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
     Health,
+    Ready,
+    Metrics,
     Status,
     Invite,
     Leave,
+    Evict,
     Tokens,
     Token(&'a str),
     TokenRoll(&'a str),
@@ -33,6 +36,42 @@ pub(crate) enum Route<'a> {
     Unknown,
 }
 
+impl Route<'_> {
+    /// What it is called in metrics: from a short list, whatever clients make up.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Health => "healthz",
+            Self::Ready => "readyz",
+            Self::Metrics => "metrics",
+            Self::OpenApi => "openapi",
+            Self::Zones => "zones",
+            Self::Status => "status",
+            Self::Invite => "invite",
+            Self::Leave => "leave",
+            Self::Evict => "evict",
+            Self::Tokens | Self::Token(_) | Self::TokenRoll(_) => "tokens",
+            Self::StarlingAccounts => "accounts",
+            Self::Audit => "audit",
+            Self::Keys | Self::RotateKeys => "keyring",
+            Self::Verify => "verify",
+            Self::User | Self::TokenVerify | Self::Memberships => "user",
+            Self::Accounts | Self::Account(_) | Self::AccountTokenVerify(_) => "accounts",
+            Self::Namespaces(_) => "namespaces",
+            Self::Namespace { target, .. } => match target {
+                Target::Itself => "namespace",
+                Target::Keys => "keys",
+                Target::Value(_) => "value",
+                Target::Metadata(_) => "metadata",
+                Target::Bulk => "bulk",
+                Target::BulkDelete => "bulk_delete",
+                Target::BulkGet => "bulk_get",
+                Target::Changes => "changes",
+            },
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// What a path addresses within a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target<'a> {
@@ -51,9 +90,12 @@ pub(crate) fn route(path: &str) -> Route<'_> {
     let Some(below) = path.strip_prefix("/client/v4/") else {
         return match path {
             "/healthz" => Route::Health,
+            "/readyz" => Route::Ready,
+            "/metrics" => Route::Metrics,
             "/starling/v1/status" => Route::Status,
             "/starling/v1/invite" => Route::Invite,
             "/starling/v1/leave" => Route::Leave,
+            "/starling/v1/evict" => Route::Evict,
             "/starling/v1/tokens" => Route::Tokens,
             "/starling/v1/accounts" => Route::StarlingAccounts,
             "/starling/v1/audit" => Route::Audit,

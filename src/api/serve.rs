@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of what is asked on them.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -9,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -17,8 +20,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use super::reply::Reply;
 use super::stall::StallGuard;
 use super::{Api, ApiConfig};
+use crate::https::ServerTls;
 use crate::kv::Kv;
 use crate::operator::Operator;
 
@@ -75,11 +80,54 @@ pub async fn serve(
     config: ApiConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ApiError> {
-    let api = Arc::new(Api::new(kv, operator, config));
+    serve_with(listener, Arc::new(Api::new(kv, operator, config)), shutdown).await
+}
+
+/// Whoever answers the requests of a listener.
+pub(crate) trait Answers: Send + Sync + 'static {
+    /// Answers one request that came from that address.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        from: IpAddr,
+    ) -> impl Future<Output = Result<Reply, Infallible>> + Send;
+
+    /// How connections are encrypted, if they are.
+    fn tls(&self) -> Option<Arc<ServerTls>> {
+        None
+    }
+
+    /// Ends what never ends by itself.
+    fn close(&self) {}
+}
+
+impl Answers for Api {
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        from: IpAddr,
+    ) -> impl Future<Output = Result<Reply, Infallible>> + Send {
+        self.handle(request, from)
+    }
+
+    fn tls(&self) -> Option<Arc<ServerTls>> {
+        self.shared.config.tls.clone()
+    }
+
+    fn close(&self) {
+        self.shared.closing.send_replace(true);
+    }
+}
+
+pub(crate) async fn serve_with(
+    listener: TcpListener,
+    answers: Arc<impl Answers>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ApiError> {
     let server = Arc::new(builder());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
     let (phase, watched) = watch::channel(Phase::Serving);
-    let renewing = api.tls().map(|tls| tokio::spawn(async move { tls.keep_current().await }));
+    let renewing = answers.tls().map(|tls| tokio::spawn(async move { tls.keep_current().await }));
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -89,12 +137,12 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, from, place)) => {
-                let (server, api, watched) = (Arc::clone(&server), Arc::clone(&api), watched.clone());
+                let (server, answers, watched) = (Arc::clone(&server), Arc::clone(&answers), watched.clone());
                 tokio::spawn(async move {
-                    match api.tls() {
-                        None => connection(stream, from.ip(), &server, api, watched).await,
+                    match answers.tls() {
+                        None => connection(stream, from.ip(), &server, answers, watched).await,
                         Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => connection(stream, from.ip(), &server, api, watched).await,
+                            Ok(stream) => connection(stream, from.ip(), &server, answers, watched).await,
                             Err(error) => tracing::debug!(%from, %error, "no TLS handshake"),
                         },
                     }
@@ -108,7 +156,7 @@ pub async fn serve(
         }
     }
     drop(listener);
-    api.close();
+    answers.close();
     if let Some(renewing) = renewing {
         renewing.abort();
     }
@@ -153,7 +201,7 @@ async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     from: IpAddr,
     server: &Builder<TokioExecutor>,
-    api: Arc<Api>,
+    answers: Arc<impl Answers>,
     mut phase: watch::Receiver<Phase>,
 ) {
     let has_asked = Arc::new(AtomicBool::new(false));
@@ -161,8 +209,8 @@ async fn connection(
         let has_asked = Arc::clone(&has_asked);
         service_fn(move |request| {
             has_asked.store(true, Ordering::Relaxed);
-            let api = Arc::clone(&api);
-            async move { api.handle(request, from).await }
+            let answers = Arc::clone(&answers);
+            async move { answers.answer(request, from).await }
         })
     };
     let stream = StallGuard::new(TokioIo::new(stream), WRITE_STALL_TIMEOUT);

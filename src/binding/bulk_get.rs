@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use super::values::check_cache_ttl;
 use super::{Binding, reply};
 use crate::api::body::RequestBody;
-use crate::api::bulk_get::{BODY_LEN_MAX, VALUES_LEN_MAX, Values, as_json, check_count, entry};
+use crate::api::bulk_get::{BODY_LEN_MAX, VALUES_LEN_MAX, Values, check_count, entry, form};
 use crate::api::error::RequestError;
 use crate::api::key::check_key;
 use crate::api::reply::Reply;
@@ -30,7 +30,7 @@ pub(super) async fn get(binding: &Binding, ns: NamespaceId, body: &mut RequestBo
     let text = body.read(BODY_LEN_MAX).await?;
     let asked: Asked = serde_json::from_slice(&text)
         .map_err(|error| RequestError::invalid(format!("The body is not JSON with \"keys\": {error}.")))?;
-    let as_json = as_json(asked.r#type.as_deref())?;
+    let form = form(asked.r#type.as_deref())?;
     check_count(asked.keys.len())?;
     let with_metadata = asked.with_metadata.unwrap_or(false);
     let _place = binding.large_bodies.acquire().await.map_err(|_| RequestError::Internal("the places were closed"))?;
@@ -48,7 +48,7 @@ pub(super) async fn get(binding: &Binding, ns: NamespaceId, body: &mut RequestBo
         let found = binding.kv.get(ns, key.as_bytes()).await.map_err(RequestError::kv("bulk get keys"))?;
         let entry = match found {
             None => None,
-            Some(found) => entry(found, as_json, with_metadata, &mut left).await?.for_worker(),
+            Some(found) => entry(found, form, with_metadata, &mut left).await?.for_worker(),
         };
         values.push(key, entry);
     }

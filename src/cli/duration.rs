@@ -28,6 +28,17 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     secs.filter(|secs| *secs > 0).map(Duration::from_secs).ok_or(DurationError::Range)
 }
 
+/// Reads a span of at least a millisecond, which may also be in `ms`.
+pub fn parse_fine(text: &str) -> Result<Duration, DurationError> {
+    match text.strip_suffix("ms") {
+        Some(number) if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => {
+            let ms = number.parse::<u64>().ok().filter(|ms| *ms > 0);
+            ms.map(Duration::from_millis).ok_or(DurationError::Range)
+        }
+        _ => parse(text),
+    }
+}
+
 /// Writes whole seconds with the two largest units that matter: `3d 4h`, `10m`, `42s`.
 pub fn render(secs: u64) -> String {
     let mut rest = secs;
@@ -60,6 +71,14 @@ mod tests {
         for bad in ["0s", "99999999999999999999s", "999999999999999999d"] {
             assert_eq!(parse(bad), Err(DurationError::Range), "{bad}");
         }
+    }
+
+    #[test]
+    fn read_fine() {
+        assert_eq!(parse_fine("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_fine("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_fine("0ms"), Err(DurationError::Range));
+        assert_eq!(parse_fine("ms"), Err(DurationError::Form));
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! `starling node …`: acts on the node itself.
 
-use std::io::{self, IsTerminal};
-
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
@@ -24,6 +22,52 @@ const EXAMPLES: &str = "Examples:
 #[derive(Subcommand)]
 pub(super) enum NodeCommand {
     Leave(LeaveArgs),
+    Evict(EvictArgs),
+}
+
+impl NodeCommand {
+    pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        match self {
+            Self::Leave(args) => args.run(environment).await,
+            Self::Evict(args) => args.run(environment).await,
+        }
+    }
+}
+
+const EVICT_ABOUT: &str = "Take a lost node off the cluster for good. Asked of any node that lives.
+
+Watermarks, tombstones and --acks all wait for every member, also for one that will not come back. After this they \
+don't. Writes that only the lost node held are lost. Should it start again all the same, it is turned away: to come back \
+it joins anew, with an empty data directory and a new token. Refused while the node is connected: it can leave by itself.";
+
+const EVICT_EXAMPLES: &str = "Examples:
+  starling node evict fra-4be1
+  starling node evict 0123456789abcdef --yes --data /var/lib/starling";
+
+/// Take a lost node off the cluster for good
+#[derive(Args)]
+#[command(long_about = EVICT_ABOUT, after_long_help = EVICT_EXAMPLES)]
+pub(super) struct EvictArgs {
+    /// Its name or its id, as `starling status` shows them
+    node: String,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Don't ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+impl EvictArgs {
+    async fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let client = self.target.client(environment)?;
+        let named = harmless(&self.node);
+        if !self.yes {
+            super::confirm(&format!("takes the lost node {named} off the cluster for good"), &named)?;
+        }
+        client.evict(&self.node).await?;
+        tell(&format!("{named} is off the roster. Replace it with a new node: `starling invite` makes a token."));
+        Ok(())
+    }
 }
 
 /// Take a node off its cluster for good, and stop it
@@ -38,25 +82,15 @@ pub(super) struct LeaveArgs {
 }
 
 impl LeaveArgs {
-    pub(super) async fn run(self, environment: &Environment) -> Result<(), CliError> {
+    async fn run(self, environment: &Environment) -> Result<(), CliError> {
         let client = self.target.client(environment)?;
         let status = client.status().await?;
         let name = harmless(status.get("name").and_then(Value::as_str).unwrap_or(client.url()));
         if !self.yes {
-            confirm(&name)?;
+            super::confirm(&format!("takes node {name} off its cluster for good and stops it"), &name)?;
         }
         client.leave().await?;
         tell(&format!("{name} has left the cluster and stops. Its data directory is of no more use to the cluster."));
         Ok(())
     }
-}
-
-fn confirm(name: &str) -> Result<(), CliError> {
-    if !io::stdin().is_terminal() {
-        return Err(CliError::Unconfirmed { name: name.to_owned() });
-    }
-    tell(&format!("Take {name} off its cluster for good and stop it? Type its name to confirm:"));
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|cause| CliError::Io { action: "read the answer", cause })?;
-    if answer.trim() == name { Ok(()) } else { Err(CliError::Declined) }
 }

@@ -80,6 +80,9 @@ pub(super) struct ServeArgs {
     /// Serve plain HTTP beyond loopback: a TLS proxy stands in front
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     insecure_http: Option<String>,
+    /// Serve /metrics, /healthz and /readyz here too, without a token
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<String>,
     /// The API needs no token; on loopback only
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     dev: Option<String>,
@@ -126,6 +129,7 @@ impl ServeArgs {
             ("tls_key", self.tls_key),
             ("tls_auto", self.tls_auto),
             ("insecure_http", self.insecure_http),
+            ("metrics", self.metrics),
             ("dev", self.dev),
             ("log", self.log),
             ("log_format", self.log_format),

@@ -4,8 +4,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::operator::STATUS_PATH;
 use super::*;
 use crate::datadir::{DataDir, Running};
+use crate::exit::Exit;
 
 /// Answers one request with those bytes, and gives back the request.
 async fn canned(answer: impl Into<Vec<u8>>) -> (String, JoinHandle<String>) {
@@ -140,18 +148,15 @@ async fn refusals_are_passed_on() {
 
 #[tokio::test]
 async fn garbage() {
-    for answer in [
-        http("200 OK", "<html>"),
-        http("200 OK", "[1]"),
-        "SSH-2.0-OpenSSH_9.9\r\n".to_owned(),
-        "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{".to_owned(),
-    ] {
+    for answer in [http("200 OK", "<html>"), http("200 OK", "[1]"), "SSH-2.0-OpenSSH_9.9\r\n".to_owned()] {
         let error = status_of(answer.clone()).await.unwrap_err();
         assert!(matches!(error, ClientError::NotStarling { .. }), "{answer:?}: {error}");
         assert_eq!(error.exit(), Exit::Failure);
     }
-    let error = status_of("").await.unwrap_err();
-    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    for cut in ["", "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"] {
+        let error = status_of(cut).await.unwrap_err();
+        assert!(matches!(error, ClientError::Unreachable { .. }) && error.is_transient(), "{cut:?}: {error}");
+    }
 }
 
 #[tokio::test]
@@ -165,7 +170,7 @@ async fn an_endless_answer_is_cut() {
 async fn silence_is_cut() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::of_url(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
-    let error = client.ask(Method::GET, STATUS_PATH, None, Duration::from_millis(50)).await.unwrap_err();
+    let error = client.request(Method::GET, STATUS_PATH).patience(Duration::from_millis(50)).value().await.unwrap_err();
     assert!(matches!(error, ClientError::Timeout { .. }), "{error}");
     assert_eq!(error.exit(), Exit::NodeUnreachable);
 }

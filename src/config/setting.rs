@@ -44,6 +44,10 @@ pub const SETTINGS: &[Setting] = &[
     Setting { key: "tls_key", apply: |config, text| optional(text, path).map(|value| config.tls_key = value) },
     Setting { key: "tls_auto", apply: |config, text| tls_auto(text).map(|value| config.tls_auto = value) },
     Setting { key: "insecure_http", apply: |config, text| boolean(text).map(|value| config.insecure_http = value) },
+    Setting {
+        key: "metrics",
+        apply: |config, text| optional(text, |text| address(text, 7701)).map(|value| config.metrics = value),
+    },
     Setting { key: "dev", apply: |config, text| boolean(text).map(|value| config.dev = value) },
     Setting { key: "log", apply: |config, text| log(text).map(|value| config.log = value) },
     Setting { key: "log_format", apply: |config, text| log_format(text).map(|value| config.log_format = value) },

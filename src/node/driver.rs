@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::clock::MachineClock;
 use super::handle::Mailbox;
 use crate::keyring::Keyring;
+use crate::metrics::Metrics;
 use crate::net::{self, LinkId, Net, NetEvent};
 use crate::replica::{
     Alarm, Class, Durability, Input, Message, Mono, NodeId, NodeInfo, Now, Output, Replica, Reply, Request, StoreError,
@@ -48,6 +49,9 @@ pub struct Driver {
     members: watch::Sender<Members>,
     evicted: Evicted,
     alarms: Alarms,
+    metrics: Metrics,
+    /// Unix milliseconds: what was written earlier could not arrive in time.
+    started_ms: u64,
     waiting: BTreeMap<Ticket, oneshot::Sender<Reply>>,
     next_ticket: Ticket,
     disk: Disk,
@@ -90,6 +94,8 @@ pub struct Parts {
     pub evicted: Evicted,
     /// Where alarms are kept for people.
     pub alarms: Alarms,
+    /// Where it is noted how long writes take to arrive.
+    pub metrics: Metrics,
 }
 
 enum Wake {
@@ -103,7 +109,7 @@ enum Wake {
 impl Driver {
     /// A driver, and the roster that it keeps current.
     pub fn new(parts: Parts) -> std::io::Result<(Self, watch::Receiver<Members>)> {
-        let Parts { replica, durability, clock, net, events, mailbox, keyring, stop, evicted, alarms } = parts;
+        let Parts { replica, durability, clock, net, events, mailbox, keyring, stop, evicted, alarms, metrics } = parts;
         let (members, view) = watch::channel(Members::new());
         let disk = Disk::start(replica.store().syncer())?;
         let driver = Self {
@@ -118,6 +124,8 @@ impl Driver {
             members,
             evicted,
             alarms,
+            metrics,
+            started_ms: clock.now().wall_ms,
             waiting: BTreeMap::new(),
             next_ticket: 0,
             disk,
@@ -166,6 +174,7 @@ impl Driver {
             }
             self.replica.commit(now)?;
             self.carry_out(now)?;
+            self.note_arrivals();
             self.sync_if_due(now);
         }
     }
@@ -269,6 +278,20 @@ impl Driver {
         Ok(())
     }
 
+    /// Writes of others are visible from now on: how long did they take?
+    fn note_arrivals(&mut self) {
+        let arrivals = self.replica.take_arrivals();
+        if arrivals.is_empty() {
+            return;
+        }
+        let now_ms = self.clock.now().wall_ms;
+        for arrival in arrivals.iter().filter(|arrival| arrival.stamp.ms() >= self.started_ms) {
+            let there_ms = now_ms.saturating_add_signed(arrival.offset_ms.unwrap_or(0));
+            let lag = Duration::from_millis(there_ms.saturating_sub(arrival.stamp.ms()));
+            self.metrics.write_arrived(arrival.origin, lag);
+        }
+    }
+
     fn publish_roster(&self) {
         let roster = self.replica.roster();
         if let Ok(mut evicted) = self.evicted.write() {
@@ -279,6 +302,7 @@ impl Driver {
 
     fn sound(&self, alarm: &Alarm) {
         let text = alarm.to_string();
+        self.metrics.alarmed(alarm.kind());
         tracing::warn!(alarm = text, "alarm");
         if let Ok(mut alarms) = self.alarms.write() {
             alarms.retain(|known| *known != text);

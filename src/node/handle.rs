@@ -83,6 +83,11 @@ impl Handle {
         self.changes.upgrade().unwrap_or_else(|| broadcast::channel(1).0).subscribe()
     }
 
+    /// Requests that wait for the driver.
+    pub fn waiting(&self) -> usize {
+        self.requests.max_capacity() - self.requests.capacity()
+    }
+
     /// What reads use: committed state, without the driver's help.
     pub fn reader(&self) -> &Reader {
         &self.reader

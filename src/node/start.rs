@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::clock::{MachineClock, entropy};
 use super::driver::{Alarms, Driver, Evicted, Members, NET_EVENTS_MAX, Parts};
@@ -21,6 +22,7 @@ use crate::datadir::{DataDir, DataDirError};
 use crate::exit::Exit;
 use crate::keyring::{KeyError, Keyring};
 use crate::kv::{AccountId, AeadSeal, Kv, Seal};
+use crate::metrics::Metrics;
 use crate::net::{
     Authority, IdentityError, JoinApplicant, JoinError, JoinIssuer, JoinRefusal, JoinToken, Net, NetConfig, NetError,
 };
@@ -119,6 +121,9 @@ pub struct Node {
     members: watch::Receiver<Members>,
     advertised: String,
     alarms: Alarms,
+    metrics: Metrics,
+    /// What keeps the roster and the connections as they should be.
+    tasks: JoinSet<()>,
     stop: oneshot::Sender<()>,
     driver: JoinHandle<()>,
 }
@@ -154,6 +159,7 @@ impl Node {
 
         let evicted = Evicted::default();
         let alarms = Alarms::default();
+        let metrics = Metrics::default();
         let (handle, mailbox) = mailbox(replica.store().reader(), clock);
         let (events_in, events) = mpsc::channel(NET_EVENTS_MAX);
         let (members_in, members_out) = watch::channel(None::<watch::Receiver<Members>>);
@@ -175,6 +181,7 @@ impl Node {
             stop: stopped,
             evicted: evicted.clone(),
             alarms: alarms.clone(),
+            metrics: metrics.clone(),
         })
         .map_err(StartError::Thread)?;
         let driver = driver.spawn().map_err(StartError::Thread)?;
@@ -203,12 +210,13 @@ impl Node {
         };
         let announcement = Announcement { handle: handle.clone(), node, info, members: members.clone() };
         announcement.make().await?;
-        tokio::spawn(announcement.keep());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(announcement.keep());
         let tending = tokio::spawn(Arc::clone(&keys).tend());
         let authority = membership.authority;
         let seeds = membership.seeds;
         let dialing = Dialing { net: net.clone(), node, seeds: seeds.clone(), members: members.clone(), evicted };
-        tokio::spawn(dialing.keep());
+        tasks.spawn(dialing.keep());
         Ok(Self {
             keyring,
             authority,
@@ -224,6 +232,8 @@ impl Node {
             members,
             advertised,
             alarms,
+            metrics,
+            tasks,
             stop,
             driver,
         })
@@ -303,6 +313,11 @@ impl Node {
         &self.alarms
     }
 
+    /// What is measured.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The network.
     pub fn net(&self) -> &Net {
         &self.net
@@ -314,7 +329,7 @@ impl Node {
     }
 
     /// Finishes what was begun, makes it durable, tells the peers.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         // The driver may have ended by itself.
         let _ = self.stop.send(());
         self.tending.abort();
@@ -325,6 +340,8 @@ impl Node {
             tracing::error!("the driver ended with a panic");
         }
         self.net.close().await;
+        // They read the store, which the next process, or this one, will want to open.
+        self.tasks.shutdown().await;
     }
 }
 

@@ -103,6 +103,7 @@ impl<S: Store> Replica<S> {
     pub(super) fn merge(&mut self, key: &Key, held: Option<Entry>, entry: Entry) -> Result<(), StoreError> {
         let dot = entry.dot;
         self.count("applied_records");
+        self.note_arrival(&entry);
         match held {
             None => self.hold(key, None, entry)?,
             Some(held) => {

@@ -137,6 +137,9 @@ pub enum Request {
     },
     /// Takes this node off the roster; its peers are told.
     Leave,
+    /// Takes another node off the roster: one that is lost, and that everyone would wait for. If it still runs, it is
+    /// fenced as soon as it hears of it.
+    Evict(NodeId),
     /// Asks for the replica's own view of itself and its peers.
     Status,
 }
@@ -281,6 +284,22 @@ pub enum Alarm {
         /// What.
         what: &'static str,
     },
+}
+
+impl Alarm {
+    /// Its kind, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::MarkerConflict { .. } => "marker_conflict",
+            Self::ClockSkew(_) => "clock_skew",
+            Self::ClockFine => "clock_fine",
+            Self::Superseded => "superseded",
+            Self::Evicted => "evicted",
+            Self::BadPeer { .. } => "bad_peer",
+            Self::TooManySecrets => "too_many_secrets",
+            Self::Damaged(_) => "damaged",
+        }
+    }
 }
 
 impl fmt::Display for Alarm {

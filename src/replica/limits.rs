@@ -132,5 +132,7 @@ pub const VERIFY_MENDING_MAX: usize = 512;
 pub const VERIFY_EXAMPLES_MAX: usize = 20;
 /// A verification whose peer is silent for this long ends.
 pub const VERIFY_TIMEOUT: Mono = Mono::from_ms(10_000);
+/// Writes of others whose arrival is noted for measurement until the driver takes the notes, turn by turn.
+pub const ARRIVALS_MAX: usize = 1_024;
 /// Rows removed per turn in the background (deleted namespaces, expired values).
 pub const SWEEP_ROWS_PER_TURN: usize = 256;

@@ -13,6 +13,7 @@
 //! This module routes; each concept has its own.
 
 mod apply;
+mod arrival;
 mod beat;
 mod blob;
 mod bookmark;
@@ -51,6 +52,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
+pub use arrival::Arrival;
 pub use bookmark::{Bookmark, MalformedBookmark, NodeTag};
 pub use clock::{Clock, Mono, Now, Timestamp};
 pub use digest::{Digest, DigestSum, RecordHash};
@@ -150,6 +152,7 @@ pub struct Replica<S: Store> {
     expiry: expire::Expiry,
     beats: beat::Beats,
     counters: BTreeMap<&'static str, u64>,
+    arrivals: Vec<Arrival>,
     outputs: VecDeque<Output>,
 }
 
@@ -211,6 +214,7 @@ impl<S: Store> Replica<S> {
             verifier: verify::Verifier::default(),
             beats: beat::Beats::default(),
             counters: BTreeMap::new(),
+            arrivals: Vec::new(),
             outputs: VecDeque::new(),
             config,
         };

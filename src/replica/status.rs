@@ -31,6 +31,8 @@ pub struct Status {
     pub refusing: Option<&'static str>,
     /// Everyone on the roster but this node.
     pub peers: Vec<PeerStatus>,
+    /// Sync sessions under way: those in which this node catches up, and those in which it helps a peer.
+    pub syncs: (usize, usize),
     /// Records that wait for their blobs.
     pub pending_blobs: usize,
     /// Events counted since the start, by name.
@@ -65,10 +67,6 @@ pub struct PeerStatus {
 impl<S: Store> Replica<S> {
     pub(super) fn status(&self, now: Now) -> Status {
         let own = self.config.node;
-        let (inbound, outbound) = self.syncs.count();
-        let mut counters: Vec<_> = self.counters.iter().map(|(name, count)| (*name, *count)).collect();
-        counters.push(("sync_sessions_received", inbound as u64));
-        counters.push(("sync_sessions_sent", outbound as u64));
         Status {
             digest: self.digest.sum(),
             versions: self.versions.hash(),
@@ -86,7 +84,8 @@ impl<S: Store> Replica<S> {
                 .map(|(node, info)| self.peer_status(node, info, now))
                 .collect(),
             pending_blobs: self.blobs.waiting(),
-            counters,
+            syncs: self.syncs.count(),
+            counters: self.counters.iter().map(|(name, count)| (*name, *count)).collect(),
         }
     }
 
@@ -103,7 +102,7 @@ impl<S: Store> Replica<S> {
         let peer = self.peers.get(&node);
         let beat = peer.and_then(|peer| peer.beat);
         let heard = self.heads.get(node).is_some();
-        let behind_ms = self.heads.behind_since(node).map_or(0, |since| now.mono.since(since) / 1000);
+        let behind_ms = self.heads.behind_since(node).map_or(0, |since| (now.mono.since(since) / 1000).max(1));
         PeerStatus {
             node,
             name: info.name.clone(),

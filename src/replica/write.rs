@@ -3,7 +3,7 @@
 use rand::Rng;
 
 use super::bookmark::NodeTag;
-use super::dot::{Dot, Incarnation, Origin};
+use super::dot::{Dot, Incarnation, NodeId, Origin};
 use super::entry::{Blob, BlobId, Content, Entry, Marker, Value};
 use super::input::{Refusal, Reply, Request, Ticket};
 use super::key::{Key, NamespaceId};
@@ -61,7 +61,8 @@ impl<S: Store> Replica<S> {
             }
             Request::Verify { peer, repair } => return self.begin_verification(ticket, peer, repair, now),
             Request::ShareSecret(secret) => self.share_secret(secret),
-            Request::Leave => self.leave(now)?,
+            Request::Leave => self.evict(self.config.node, now)?,
+            Request::Evict(node) => self.evict(node, now)?,
             Request::Status => Reply::Status(Box::new(self.status(now))),
         };
         self.reply(ticket, reply);
@@ -147,8 +148,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Off the roster, for good: the entry goes, and the eviction that nobody can undo comes.
-    fn leave(&mut self, now: Now) -> Result<Reply, StoreError> {
-        let node = self.config.node;
+    fn evict(&mut self, node: NodeId, now: Now) -> Result<Reply, StoreError> {
         let tombstone = Content { expire_ms: 0, metadata: bytes::Bytes::new(), value: Value::Tombstone };
         let evicted = Content { value: Value::Inline(bytes::Bytes::from_static(&[0])), ..tombstone.clone() };
         if let Err(refusal) = self.write(&Roster::key(NamespaceId::NODES, node), tombstone, now)? {

@@ -29,6 +29,7 @@ use staged::Staged;
 pub use tables::Held;
 use tables::{Tables, failed, prefix_bounds, visit_entries};
 
+use crate::metrics::Stopwatch;
 use crate::replica::{
     BlobAddress, Dot, Entry, Key, NamespaceId, NodeId, Origin, Record, RecordHash, Recovered, Seen, Store, StoreError,
     Timestamp, VersionHash,
@@ -62,7 +63,10 @@ impl Syncer {
     /// Returns when every commit that returned before this call is durable. A failure stops all later commits.
     pub fn sync(&self) -> Result<(), StoreError> {
         self.tables.check()?;
-        self.tables.db.persist(PersistMode::SyncData).map_err(|error| self.tables.fail(failed(error)))
+        let stopwatch = Stopwatch::start();
+        self.tables.db.persist(PersistMode::SyncData).map_err(|error| self.tables.fail(failed(error)))?;
+        self.tables.fsyncs.observe(stopwatch.elapsed());
+        Ok(())
     }
 }
 
@@ -399,7 +403,11 @@ impl Store for FjallStore {
         let staged = std::mem::take(&mut self.staged);
         let is_system = staged.touches_system();
         self.tables.check()?;
+        let stopwatch = Stopwatch::start();
         self.write(staged, sync).map_err(|error| self.tables.fail(error))?;
+        if sync {
+            self.tables.fsyncs.observe(stopwatch.elapsed());
+        }
         if is_system {
             self.tables.system_generation.fetch_add(1, Ordering::Release);
         }

@@ -9,6 +9,7 @@ use fjall::Readable;
 
 use super::rows;
 use super::tables::{Held, Tables, failed, prefix_bounds, visit_entries};
+use crate::metrics::Histogram;
 use crate::replica::{BlobAddress, Entry, Key, NamespaceId, Origin, Snapshot, StoreError};
 
 /// Reads the latest committed state. Cheap to clone.
@@ -97,6 +98,11 @@ impl Reader {
     /// Bytes that the store takes on its disk. Walks the directory.
     pub fn disk_bytes(&self) -> u64 {
         self.tables.disk_bytes()
+    }
+
+    /// How long commits took that waited for the disk.
+    pub fn fsyncs(&self) -> &Histogram {
+        &self.tables.fsyncs
     }
 
     /// Rows met so far that couldn't be read.

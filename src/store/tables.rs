@@ -10,6 +10,7 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, LsmError};
 
 use super::rows;
+use crate::metrics::Histogram;
 use crate::replica::{Entry, Key, StoreError};
 
 /// Unreadable rows that are told apart, for logging each once. Beyond it they are only counted.
@@ -45,6 +46,8 @@ pub(super) struct Tables {
     pub(super) path: PathBuf,
     /// Commits that touched system entries.
     pub(super) system_generation: AtomicU64,
+    /// How long the disk took.
+    pub(super) fsyncs: Histogram,
     /// Why writes have stopped.
     failure: OnceLock<String>,
     corrupt: AtomicU64,
@@ -53,8 +56,8 @@ pub(super) struct Tables {
 
 impl Tables {
     pub(super) fn new(path: PathBuf, db: Database, [data, seq, blob, meta]: [Keyspace; 4]) -> Self {
-        let (system_generation, failure, corrupt, corrupt_logged) = Default::default();
-        Self { db, data, seq, blob, meta, path, system_generation, failure, corrupt, corrupt_logged }
+        let (system_generation, fsyncs, failure, corrupt, corrupt_logged) = Default::default();
+        Self { db, data, seq, blob, meta, path, system_generation, fsyncs, failure, corrupt, corrupt_logged }
     }
 
     pub(super) fn keyspaces(&self) -> [&Keyspace; 4] {

@@ -3,8 +3,11 @@
 #[path = "../flock/mod.rs"]
 mod flock;
 
+mod examples;
 mod join;
+mod kv;
 mod leave;
+mod node;
 mod secrets;
 mod serve;
 mod spread;

@@ -31,7 +31,8 @@ fn described_as(route: Route<'_>) -> Option<&'static str> {
             Target::Changes => return None,
         },
         // Not below /client/v4.
-        Route::Health | Route::Status | Route::Invite | Route::Leave | Route::Unknown => return None,
+        Route::Health | Route::Ready | Route::Metrics | Route::Unknown => return None,
+        Route::Status | Route::Invite | Route::Leave | Route::Evict => return None,
         Route::Tokens | Route::Token(_) | Route::TokenRoll(_) | Route::StarlingAccounts => return None,
         Route::Audit | Route::Keys | Route::RotateKeys | Route::Verify => return None,
     })

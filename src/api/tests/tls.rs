@@ -96,7 +96,7 @@ async fn the_clusters_own_authority_vouches_and_http2_is_spoken() {
 
     let trust = Trust::Exactly(shown);
     for (protocol, version) in [(&b"h2"[..], hyper::Version::HTTP_2), (&b"http/1.1"[..], hyper::Version::HTTP_11)] {
-        let mut config = (*trust.config().unwrap()).clone();
+        let mut config = trust.config().unwrap();
         config.alpn_protocols = vec![protocol.to_vec()];
         let stream = server.connect().await;
         let name = ServerName::try_from("whatever.example").unwrap();

@@ -8,8 +8,14 @@ use serde_json::Value;
 use crate::cli::duration;
 use crate::terminal::{Paint, harmless};
 
+/// An earlier answer, to tell what has happened since.
+pub(super) struct Earlier<'a> {
+    pub(super) status: &'a Value,
+    pub(super) secs: f64,
+}
+
 /// The whole page. `now_ms`: Unix time in milliseconds.
-pub(super) fn page(status: &Value, now_ms: u64, paint: Paint) -> String {
+pub(super) fn page(status: &Value, earlier: Option<&Earlier<'_>>, now_ms: u64, paint: Paint) -> String {
     let mut page = String::new();
     let title = [text(status, "name"), text(status, "pop")].into_iter().flatten().collect::<Vec<_>>().join("  ");
     let title = if title.is_empty() { "(a node without a name)".to_owned() } else { title };
@@ -21,12 +27,13 @@ pub(super) fn page(status: &Value, now_ms: u64, paint: Paint) -> String {
     }
     alarms(&mut page, status, paint);
     peers(&mut page, status, paint);
-    counters(&mut page, status, paint);
+    counters(&mut page, status, earlier, paint);
     page
 }
 
 fn facts(status: &Value, now_ms: u64) -> Vec<(&'static str, String)> {
     let watermark = number(status, "watermark_ms").map(|at| match now_ms.checked_sub(at) {
+        _ if at == 0 => "not known yet: some member was not heard of".to_owned(),
         Some(age) => format!("all writes older than {} are here", millis(age as f64)),
         None => "all writes are here".to_owned(),
     });
@@ -102,16 +109,29 @@ fn peer_row(peer: &Value) -> [String; 7] {
     ]
 }
 
-fn counters(page: &mut String, status: &Value, paint: Paint) {
+fn counters(page: &mut String, status: &Value, earlier: Option<&Earlier<'_>>, paint: Paint) {
     let Some(counters) = status.get("counters").and_then(Value::as_object) else { return };
     let counters: Vec<(String, u64)> = counters
         .iter()
         .filter_map(|(name, count)| Some((harmless(name), count.as_u64().filter(|count| *count > 0)?)))
         .collect();
     let Some(width) = counters.iter().map(|(name, _)| name.chars().count()).max() else { return };
-    let _ = writeln!(page, "\n  {}", paint.dim("COUNTERS (since start; those at 0 left out)"));
+    let Some(Earlier { status: earlier, secs }) = earlier else {
+        let _ = writeln!(page, "\n  {}", paint.dim("COUNTERS (since start; those at 0 left out)"));
+        for (name, count) in counters {
+            let _ = writeln!(page, "  {name:<width$}  {}", grouped(count));
+        }
+        return;
+    };
+    let width = width.max(30);
+    let title = format!("{:<width$}  {:>16}  {:>12}", "COUNTERS (those at 0 left out)", "SINCE START", "PER SECOND");
+    let _ = writeln!(page, "\n  {}", paint.dim(&title));
     for (name, count) in counters {
-        let _ = writeln!(page, "  {name:<width$}  {}", grouped(count));
+        let before = earlier.pointer(&format!("/counters/{name}")).and_then(Value::as_u64).unwrap_or(0);
+        // A node that was started anew counts anew.
+        let rate = (count.saturating_sub(before) as f64 / secs.max(0.001)).round() as u64;
+        let rate = if rate == 0 { "-".to_owned() } else { grouped(rate) };
+        let _ = writeln!(page, "  {name:<width$}  {:>16}  {rate:>12}", grouped(count));
     }
 }
 
@@ -205,7 +225,7 @@ mod tests {
     }
 
     fn check(status: &Value, lines: &[&str]) {
-        let page = page(status, NOW_MS, Paint::PLAIN);
+        let page = page(status, None, NOW_MS, Paint::PLAIN);
         for line in lines {
             assert!(page.lines().any(|l| l.trim_end() == *line), "{line:?}\nis not in\n{page}");
         }
@@ -231,12 +251,23 @@ mod tests {
                 "  records_applied  42,000",
             ],
         );
-        assert!(!page(&sample(), NOW_MS, Paint::PLAIN).contains("bad_frames"));
+        assert!(!page(&sample(), None, NOW_MS, Paint::PLAIN).contains("bad_frames"));
+    }
+
+    #[test]
+    fn what_happens_per_second() {
+        let (mut later, earlier) = (sample(), sample());
+        later["counters"]["records_applied"] = 43_000.into();
+        let earlier = Earlier { status: &earlier, secs: 2.0 };
+        let page = page(&later, Some(&earlier), NOW_MS, Paint::PLAIN);
+        let row = page.lines().find(|line| line.contains("records_applied")).unwrap();
+        assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["records_applied", "43,000", "500"]);
     }
 
     #[test]
     fn a_node_that_says_little_or_nonsense() {
         check(&json!({}), &["(a node without a name)"]);
+        check(&json!({ "watermark_ms": 0 }), &["  watermark   not known yet: some member was not heard of"]);
         check(&json!({ "name": "x", "state": "read-only: disk full", "peers": [] }), &["x  read-only: disk full"]);
         let nonsense =
             json!({ "name": 5, "peers": [7], "alarms": {}, "counters": [], "uptime_secs": "long", "pop": null });

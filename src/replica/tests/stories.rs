@@ -231,6 +231,35 @@ fn a_node_knows_whether_others_have_what_it_wrote_in_former_lives() {
 }
 
 #[test]
+fn a_node_that_is_lost_is_evicted_by_another_and_nobody_waits_for_it_any_more() {
+    let mut world = calm(3);
+    world.write(2, user_key(1), inline(b"legacy"));
+    settle(&mut world);
+    world.crash(2);
+    let acks = |world: &mut World, key| {
+        let ticket = world.write(0, user_key(key), inline(b"for all"));
+        let (dot, _) = written(world, ticket);
+        let all = world.request(0, Request::AwaitAcks { dot, level: AckLevel::All, patience_ms: 2_000 });
+        world.run_until(world.now + Mono::from_ms(2_500));
+        world.replies[&all].clone()
+    };
+    assert!(matches!(acks(&mut world, 2), Reply::TimedOut(nodes) if nodes.len() == 2), "it is waited for");
+    let ticket = world.request(0, Request::Evict(NodeId(3)));
+    assert!(matches!(world.replies[&ticket], Reply::Written { .. }));
+    world.run_until(world.now + Mono::from_ms(2_000));
+    assert!(matches!(acks(&mut world, 3), Reply::Acknowledged(nodes) if nodes.len() == 2));
+    assert_eq!(read(&world, 1, &user_key(1)), Some(inline(b"legacy")));
+    // Should it come back, it learns that it is out.
+    world.restart(2);
+    world.connect_all();
+    world.run_until(world.now + Mono::from_ms(2_000));
+    for process in [0, 1] {
+        let replica = world.processes[process].replica.as_ref().expect("it runs");
+        assert!(replica.roster().is_evicted(NodeId(3)) && !replica.peers.contains_key(&NodeId(3)), "{process}");
+    }
+}
+
+#[test]
 fn the_older_of_two_processes_with_one_identity_stops_writing() {
     let mut world = calm(3);
     let image = world.processes[2].replica.as_ref().expect("it runs").store().image().clone();
