@@ -201,9 +201,10 @@ impl Client {
 
     fn broken(&self, error: &hyper_util::client::legacy::Error) -> ClientError {
         let cause = cause(error);
-        let tls = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(error) = tls.and_then(|error| error.downcast_ref::<rustls::Error>()) {
-            return self.untrusted(error.to_string());
+        // An `io::Error` around another one shows the text of that one, but not always itself as its source.
+        let within = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if cause.is::<rustls::Error>() || within.is_some_and(|error| error.is::<rustls::Error>()) {
+            return self.untrusted(cause.to_string());
         }
         if error.is_connect() {
             return self.unreachable(cause.to_string());

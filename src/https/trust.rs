@@ -37,15 +37,6 @@ impl Trust {
         Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
     }
 
-    /// TLS settings under which no server is trusted.
-    pub(crate) fn nobody() -> Result<ClientConfig, String> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|error| error.to_string())?;
-        Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
-    }
-
     /// TLS settings that follow from it, or what is wrong.
     pub(crate) fn config(&self) -> Result<ClientConfig, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
