@@ -3,6 +3,7 @@
 //! Knows what the node's errors look like, not what is asked.
 
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -201,9 +202,7 @@ impl Client {
 
     fn broken(&self, error: &hyper_util::client::legacy::Error) -> ClientError {
         let cause = cause(error);
-        // An `io::Error` around another one shows the text of that one, but not always itself as its source.
-        let within = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if cause.is::<rustls::Error>() || within.is_some_and(|error| error.is::<rustls::Error>()) {
+        if cause.is::<rustls::Error>() {
             return self.untrusted(cause.to_string());
         }
         if error.is_connect() {
@@ -219,10 +218,15 @@ impl Client {
 /// What is at the bottom of an error.
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+    loop {
+        // An `io::Error` leaves out of its sources the error that it is made of.
+        let within = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let within = within.map(|within| within as &(dyn Error + 'static));
+        match within.or_else(|| cause.source()) {
+            Some(deeper) => cause = deeper,
+            None => return cause,
+        }
     }
-    cause
 }
 
 /// Cloudflare's API, which a node speaks, answers 400 where there is no token or none that can be read.

@@ -118,6 +118,7 @@ pub struct Node {
     node: NodeId,
     name: String,
     seeds: BTreeMap<NodeId, Vec<String>>,
+    evicted: Evicted,
     members: watch::Receiver<Members>,
     advertised: String,
     alarms: Alarms,
@@ -215,7 +216,8 @@ impl Node {
         let tending = tokio::spawn(Arc::clone(&keys).tend());
         let authority = membership.authority;
         let seeds = membership.seeds;
-        let dialing = Dialing { net: net.clone(), node, seeds: seeds.clone(), members: members.clone(), evicted };
+        let (dialed, banned) = (seeds.clone(), evicted.clone());
+        let dialing = Dialing { net: net.clone(), node, seeds: dialed, members: members.clone(), evicted: banned };
         tasks.spawn(dialing.keep());
         Ok(Self {
             keyring,
@@ -229,6 +231,7 @@ impl Node {
             node,
             name,
             seeds,
+            evicted,
             members,
             advertised,
             alarms,
@@ -244,6 +247,18 @@ impl Node {
         let members = self.members.borrow();
         let unheard = self.seeds.keys().filter(|node| !members.contains_key(node)).count();
         members.keys().filter(|node| **node != self.node).count() + unheard
+    }
+
+    /// Whether it was told of nodes when it joined, and has heard of none of them since.
+    pub fn awaits_its_cluster(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let (node, seeds) = (self.node, self.seeds.clone());
+        let (members, evicted) = (self.members.clone(), self.evicted.clone());
+        move || {
+            let members = members.borrow();
+            let is_alone = members.keys().all(|member| *member == node);
+            let is_gone = |seed: &NodeId| evicted.read().is_ok_and(|evicted| evicted.contains(seed));
+            is_alone && seeds.keys().any(|seed| !is_gone(seed))
+        }
     }
 
     /// For reading and writing.

@@ -1,6 +1,7 @@
 //! Whether a node is ready, and its page of metrics.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::{Operator, OperatorError};
 use crate::metrics::{self, Metrics, Page};
@@ -9,8 +10,8 @@ use crate::replica::Status;
 
 /// A node that has waited this long for writes that it knows of is not ready any more, in milliseconds.
 pub const READY_LAG_MS_MAX: u64 = 10_000;
-/// Writes of a peer that is not connected are waited for so long at a start, in milliseconds: others may bring them.
-const ABSENT_LAG_MS_MAX: u64 = 30_000;
+/// A node that starts waits so long for peers that don't connect: others may tell of them, and bring what they wrote.
+const ABSENT_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Operator {
     /// Where requests are measured.
@@ -20,8 +21,9 @@ impl Operator {
 
     /// Why users should rather be sent to another node; empty if there is no reason.
     ///
-    /// A node is ready when it takes writes, is on the roster, and has caught up: at a start with all that it has heard
-    /// of, connected to one peer at least if it has any; later by not lagging more than [`READY_LAG_MS_MAX`] behind one.
+    /// A node is ready when it takes writes, is on the roster, and has caught up: at a start with every peer, but for
+    /// those that nobody has told of for [`ABSENT_PATIENCE`], and with one at least if it has any; later by not lagging
+    /// more than [`READY_LAG_MS_MAX`] behind one that is connected.
     /// A node that was ready and loses its peers stays ready: it serves what it has.
     pub async fn unready(&self) -> Vec<String> {
         if let Some(why) = self.0.handle.failure() {
@@ -38,24 +40,24 @@ impl Operator {
         if !self.0.members.borrow().contains_key(&self.0.node) {
             reasons.push("not on the roster yet".to_owned());
         }
+        if (self.0.awaits_its_cluster)() {
+            reasons.push("joined, and has not heard from the cluster yet".to_owned());
+        }
         let has_caught_up = self.0.caught_up.load(Ordering::Relaxed);
         if !has_caught_up && !status.peers.is_empty() && status.peers.iter().all(|peer| !peer.connected) {
             reasons.push("not connected to any peer since the start".to_owned());
         }
+        let uptime = self.0.handle.clock().wall().saturating_sub(self.0.started);
+        let lag_ms_max = if has_caught_up { READY_LAG_MS_MAX } else { 0 };
         for peer in &status.peers {
-            let is_waited_for = |lag_ms| match (has_caught_up, peer.connected) {
-                (true, true) => lag_ms > READY_LAG_MS_MAX,
-                (true, false) => false,
-                (false, true) => lag_ms > 0,
-                (false, false) => lag_ms > 0 && lag_ms < ABSENT_LAG_MS_MAX,
-            };
+            if !peer.connected && (has_caught_up || uptime > ABSENT_PATIENCE) {
+                continue;
+            }
             match peer.lag_ms {
-                Some(lag_ms) if is_waited_for(lag_ms) => {
+                Some(lag_ms) if lag_ms > lag_ms_max => {
                     reasons.push(format!("catching up with {} for {lag_ms} ms", peer.name));
                 }
-                None if peer.connected && !has_caught_up => {
-                    reasons.push(format!("has not heard from {} yet", peer.name))
-                }
+                None if !has_caught_up => reasons.push(format!("has not heard from {} yet", peer.name)),
                 _ => {}
             }
         }

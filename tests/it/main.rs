@@ -8,6 +8,7 @@ mod join;
 mod kv;
 mod leave;
 mod node;
+mod operations;
 mod secrets;
 mod serve;
 mod spread;
