@@ -152,8 +152,7 @@ impl Node {
         let secrets = keyring.secrets();
         let replica = tokio::task::spawn_blocking(move || {
             let store = FjallStore::open(&store)?;
-            let sabotage = replica::Sabotage::default();
-            let config = replica::Config { node, durability, seed, secrets, sabotage };
+            let config = replica::Config { secrets, ..replica::Config::new(node, durability, seed) };
             Ok::<_, StartError>(Replica::open(config, store, clock.now())?)
         });
         let replica = replica.await.map_err(|error| StartError::Cluster(error.to_string()))??;

@@ -4,12 +4,12 @@
 //! its write, or one that dominates it, is held.
 
 use super::dot::NodeId;
-use super::entry::{Entry, Merge, Record};
+use super::entry::{Entry, Merge, Record, Value};
 use super::input::{Alarm, Output};
 use super::key::{Key, NamespaceId};
 use super::message::Records;
 use super::store::{BlobAddress, Store, StoreError};
-use super::{Now, Replica, Timestamp, sweep};
+use super::{Now, Replica, Sabotage, Timestamp, sweep};
 
 /// What became of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +39,11 @@ impl<S: Store> Replica<S> {
                             self.versions.insert(&mut self.store, *dot)?;
                             self.staged = true;
                         }
+                    }
+                }
+                Applied::Pending if self.config.sabotage == Sabotage::HastyCovers => {
+                    for dot in &push.covers {
+                        self.versions.insert(&mut self.store, *dot)?;
                     }
                 }
                 Applied::Pending => {}
@@ -86,6 +91,11 @@ impl<S: Store> Replica<S> {
             self.versions.insert(&mut self.store, entry.dot)?;
             return Ok(Applied::Seen);
         }
+        let ahead_ms = entry.marker().time.ms().saturating_sub(now.wall_ms);
+        if self.config.sabotage == Sabotage::MergeByClock && ahead_ms > super::limits::ABSORB_MS_MAX {
+            self.versions.insert(&mut self.store, entry.dot)?;
+            return Ok(Applied::Seen);
+        }
         let held = self.store.get(key)?;
         if entry.blob().is_some() && held.as_ref().is_none_or(|held| held.loses_to(&entry)) {
             if self.has_long_expired(&entry, now) {
@@ -125,7 +135,9 @@ impl<S: Store> Replica<S> {
     /// From now on `key` holds `entry` in place of `held`.
     pub(super) fn hold(&mut self, key: &Key, held: Option<Entry>, entry: Entry) -> Result<(), StoreError> {
         if let Some(held) = &held {
-            self.digest.remove(key, held.hash);
+            if self.config.sabotage != Sabotage::StaleDigest {
+                self.digest.remove(key, held.hash);
+            }
             if let Some(blob) = held.blob().filter(|old| entry.blob().is_none_or(|new| new.id != old.id)) {
                 self.store.remove_blob(BlobAddress::of(key, blob.id))?;
             }
@@ -138,6 +150,9 @@ impl<S: Store> Replica<S> {
         self.settle_pending(key, &entry)?;
         if key.namespace().is_system() {
             self.notice(key, &entry);
+        } else if self.config.sabotage == Sabotage::ForgetTombstones && entry.content().value == Value::Tombstone {
+            self.digest.remove(key, entry.hash);
+            self.store.remove(key, entry.dot);
         }
         Ok(())
     }

@@ -6,7 +6,8 @@ use rand::RngExt;
 use super::dot::{NodeId, Origin};
 use super::input::Alarm;
 use super::limits::{
-    BEAT_FANOUT_MAX, BEAT_PERIOD, BEAT_PERIOD_ACTIVE, CONTROL_IN_FLIGHT_MAX, FOLD_PATIENCE, HEADS_PER_BEAT_MAX,
+    BEAT_FANOUT_ACTIVE_MAX, BEAT_FANOUT_MAX, BEAT_PERIOD, BEAT_PERIOD_ACTIVE, CONTROL_IN_FLIGHT_MAX,
+    HEADS_PER_BEAT_MAX, SKEW_PERIOD,
 };
 use super::message::{Beat, Class, Echo, Head, Message};
 use super::peer::{LastBeat, Skew};
@@ -20,9 +21,12 @@ pub(super) struct Beats {
     due: Mono,
     /// Writes were made or received since the last beat.
     active: bool,
+    last_activity: Mono,
     /// The hash over former lives, and since when it has stood.
     former: VersionHash,
     former_since: Mono,
+    /// When an echo is next reason enough to look at the peers' clocks.
+    skew_due: Mono,
 }
 
 impl Beats {
@@ -34,8 +38,14 @@ impl Beats {
         self.due
     }
 
+    /// When a write was last made here or pushed to here.
+    pub(super) fn last_activity(&self) -> Mono {
+        self.last_activity
+    }
+
     /// Writes flow: watermarks should follow closely.
     pub(super) fn active(&mut self, now: Mono) {
+        self.last_activity = now;
         if !self.active {
             self.active = true;
             self.due = self.due.min(now + BEAT_PERIOD_ACTIVE);
@@ -48,31 +58,42 @@ impl<S: Store> Replica<S> {
         if now.mono < self.beats.due {
             return Ok(());
         }
-        let period = if std::mem::take(&mut self.beats.active) { BEAT_PERIOD_ACTIVE } else { BEAT_PERIOD };
+        let (period, fanout) = match std::mem::take(&mut self.beats.active) {
+            true => (BEAT_PERIOD_ACTIVE, BEAT_FANOUT_ACTIVE_MAX),
+            false => (BEAT_PERIOD, BEAT_FANOUT_MAX),
+        };
         self.beats.due = self.jittered(now.mono, period);
+        self.take_skew(now.mono);
+        self.look_at_former_lives(now.mono);
         let mut nodes: Vec<NodeId> = self.peers.keys().copied().collect();
-        while nodes.len() > BEAT_FANOUT_MAX {
-            nodes.swap_remove(self.rng.random_range(0..nodes.len()));
+        let count = nodes.len().min(fanout);
+        for place in 0..count {
+            let chosen = self.rng.random_range(place..nodes.len());
+            nodes.swap(place, chosen);
         }
-        for node in nodes {
-            self.beat(node, now);
+        let head = self.own_head(now);
+        for node in &nodes[..count] {
+            self.beat_with(head.clone(), *node, now);
         }
         self.fold_former_lives(now.mono);
         Ok(())
     }
 
     pub(super) fn beat(&mut self, node: NodeId, now: Now) {
+        let head = self.own_head(now);
+        self.beat_with(head, node, now);
+    }
+
+    fn beat_with(&mut self, head: Head, node: NodeId, now: Now) {
         if self.peers.get(&node).is_none_or(|peer| peer.in_flight(Class::Control) > CONTROL_IN_FLIGHT_MAX) {
             return;
         }
-        let mut heads = vec![self.own_head(now)];
-        let others: Vec<&Head> = self.heads.iter().filter(|head| head.node != node).collect();
-        let first = if others.is_empty() { 0 } else { self.rng.random_range(0..others.len()) };
-        heads.extend(others.iter().cycle().skip(first).take(others.len().min(HEADS_PER_BEAT_MAX)).cloned().cloned());
+        let mut heads = vec![head];
+        heads.append(&mut self.heads.relay(node, HEADS_PER_BEAT_MAX));
         let beat = Beat {
             sent: now.mono,
             versions: self.versions.hash(),
-            former: self.former_hash(),
+            former: self.beats.former,
             digest: self.digest.sum(),
             secrets: self.secrets.hash(),
             heads,
@@ -85,9 +106,8 @@ impl<S: Store> Replica<S> {
         let life = self.life.map(|life| (life.origin, life.last));
         let former = self
             .versions
-            .active()
-            .iter()
-            .filter(|(origin, _)| origin.node == node && life.is_none_or(|(current, _)| current != *origin))
+            .lives_of(node)
+            .filter(|(origin, _)| life.is_none_or(|(current, _)| current != *origin))
             .map(|(origin, seen)| (origin, seen.last()))
             .collect();
         let watermark = self.watermark();
@@ -95,7 +115,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Everything stamped up to this, by anyone on the roster, is applied here and on disk.
-    pub(super) fn watermark(&self) -> super::Timestamp {
+    pub fn watermark(&self) -> super::Timestamp {
         let own = self.config.node;
         self.heads.watermark(self.roster.members().map(|(node, _)| node).filter(|node| *node != own))
     }
@@ -126,6 +146,14 @@ impl<S: Store> Replica<S> {
     pub(super) fn on_echo(&mut self, node: NodeId, echo: Echo, now: Now) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.measured(echo.sent, now.mono, echo.wall_ms, now.wall_ms);
+        if now.mono >= self.beats.skew_due {
+            self.take_skew(now.mono);
+        }
+    }
+
+    /// Compares this node's clock with its peers'.
+    fn take_skew(&mut self, now: Mono) {
+        self.beats.skew_due = now + SKEW_PERIOD;
         let skew = Skew::of(self.peers.values().filter_map(|peer| peer.offset_ms).collect());
         match (self.skew.is_alarming(), skew.is_alarming()) {
             (false, true) => self.alarm(Alarm::ClockSkew(skew.ahead_ms())),
@@ -161,13 +189,17 @@ impl<S: Store> Replica<S> {
         self.versions.former_hash(|origin| self.is_former(origin))
     }
 
-    /// Folds former lives once every member has shown the same ones for a while.
-    fn fold_former_lives(&mut self, now: Mono) {
+    fn look_at_former_lives(&mut self, now: Mono) {
         let former = self.former_hash();
         if former != self.beats.former {
             (self.beats.former, self.beats.former_since) = (former, now);
         }
-        if former == self.versions.folded() || now < self.beats.former_since + FOLD_PATIENCE {
+    }
+
+    /// Folds former lives once every member has shown the same ones for a while.
+    fn fold_former_lives(&mut self, now: Mono) {
+        let former = self.beats.former;
+        if former == self.versions.folded() || now < self.beats.former_since + self.config.bounds.fold_patience {
             return;
         }
         let own = self.config.node;

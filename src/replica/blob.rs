@@ -13,12 +13,12 @@ use super::dot::{Dot, NodeId};
 use super::entry::{Blob, Entry, Record};
 use super::key::{Key, NamespaceId};
 use super::limits::{
-    CHUNK_LEN, CHUNK_REQUESTS_MAX, CHUNK_REQUESTS_PER_PEER_MAX, CHUNK_RETRY, CHUNK_TIMEOUT, PENDING_MAX,
+    CHUNK_LEN, CHUNK_PATIENCE, CHUNK_REQUESTS_MAX, CHUNK_REQUESTS_PER_PEER_MAX, CHUNK_RETRY, CHUNK_TIMEOUT,
 };
 use super::message::{ChunkRequest, Class, Message};
 use super::store::{BlobAddress, Recovered, Store, StoreError};
 use super::version::VersionVector;
-use super::{Mono, Now, Replica};
+use super::{Mono, Now, Replica, Sabotage};
 
 /// Records that wait for their blobs.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,8 @@ pub(super) struct Blobs {
     asked: BTreeMap<NodeId, usize>,
     /// Chunks that no connected peer could give are asked for again at this time.
     retry_at: Option<Mono>,
+    /// When a chunk last came.
+    came_at: Mono,
 }
 
 #[derive(Clone, Debug)]
@@ -120,6 +122,16 @@ impl Blobs {
         self.pending.len()
     }
 
+    /// Whether this record waits.
+    pub(super) fn awaits(&self, dot: Dot) -> bool {
+        self.pending.contains_key(&dot)
+    }
+
+    /// Whether chunks have come lately.
+    pub(super) fn are_coming(&self, now: Mono) -> bool {
+        now < self.came_at + CHUNK_PATIENCE
+    }
+
     /// Whether a record waits whose dot is in `versions`.
     pub(super) fn any_waiting_in(&self, versions: &VersionVector) -> bool {
         self.pending.keys().any(|dot| versions.contains(*dot))
@@ -147,7 +159,7 @@ impl<S: Store> Replica<S> {
             pending.sources.insert(source);
             return Ok(Applied::Pending);
         }
-        if self.blobs.pending.len() >= PENDING_MAX {
+        if self.blobs.pending.len() >= self.config.bounds.pending {
             self.count("pending_dropped");
             return Ok(Applied::Dropped);
         }
@@ -298,29 +310,34 @@ impl<S: Store> Replica<S> {
             let Some(pending) = self.blobs.pending.get_mut(&dot) else { continue };
             let Some(blob) = pending.entry.blob().filter(|blob| blob.id == request.id) else { continue };
             let asked = pending.asked.get(&request.index).is_some_and(|(asked, _)| *asked == node);
-            if !asked {
-                // Late, or unasked for: whoever has it now will be asked again.
-                continue;
-            }
             let expected = blob.chunks.get(request.index as usize).copied();
             let address = BlobAddress::of(&request.key, blob.id);
-            pending.asked.remove(&request.index);
-            self.blobs.answered(node);
+            if asked {
+                pending.asked.remove(&request.index);
+                self.blobs.answered(node);
+            }
             let Some(pending) = self.blobs.pending.get_mut(&dot) else { continue };
+            let fits = chunk.as_ref().is_some_and(|chunk| expected == Some(*blake3::hash(chunk).as_bytes()));
+            let is_welcome = fits && pending.missing.contains(&request.index);
+            if !asked && !is_welcome {
+                // Unasked for. A late one is welcome: on a slow way all of them are.
+                continue;
+            }
             match &chunk {
                 None => {
                     pending.lacking.insert(node);
                     self.blobs.retry_at.get_or_insert(now.mono + CHUNK_RETRY);
                 }
-                Some(chunk) if expected != Some(*blake3::hash(chunk).as_bytes()) => {
+                Some(_) if !fits => {
                     self.bad_peer(node, "a chunk that is not what its record says");
                     return Ok(());
                 }
                 Some(chunk) => {
                     pending.missing.remove(&request.index);
-                    let is_complete = pending.missing.is_empty();
+                    let is_complete = pending.missing.is_empty() || self.config.sabotage == Sabotage::PartialBlobs;
                     self.store.put_chunk(address, request.index, chunk.clone());
                     self.staged = true;
+                    self.blobs.came_at = now.mono;
                     self.sessions_progressed(now.mono);
                     if is_complete {
                         self.finish_pending(dot, address)?;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Replica;
+use super::{Replica, Sabotage};
 use super::bookmark::{Bookmark, NodeTag, OriginTag, pull_varint, push_varint};
 use super::dot::{Dot, Origin};
 use super::entry::{Entry, Marker};
@@ -160,7 +160,7 @@ impl<S: Store> Replica<S> {
 
     /// Everything that members committed before this millisecond is here.
     fn given_ms(&mut self) -> u64 {
-        match self.config.sabotage.boastful_positions {
+        match self.config.sabotage == Sabotage::BoastfulPositions {
             true => self.clock.promise(0).ms(),
             false => self.held_upto().min(self.clock.promise(0)).ms(),
         }

@@ -3,10 +3,10 @@
 //! Folding changes where an origin is kept, never what was seen of it: hashes and answers stay the same, so nodes
 //! need not fold at the same moment, and a folded origin that turns out to have more writes is simply unfolded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bookmark::{Mark, NodeTag, OriginTag};
-use super::dot::{Dot, NodeId, Origin};
+use super::dot::{Dot, Incarnation, NodeId, Origin};
 use super::store::{Store, StoreError};
 use super::version::{Seen, VersionHash, VersionVector};
 
@@ -15,13 +15,22 @@ use super::version::{Seen, VersionHash, VersionVector};
 pub(super) struct Versions {
     active: VersionVector,
     folded: VersionHash,
+    /// What each active origin adds to the hash, and their sum.
+    hashes: BTreeMap<Origin, VersionHash>,
+    active_hash: VersionHash,
     /// Changed since the last commit.
     dirty: BTreeSet<Origin>,
+    intervals_max: usize,
 }
 
 impl Versions {
-    pub(super) fn new(active: VersionVector, folded: VersionHash) -> Self {
-        Self { active, folded, dirty: BTreeSet::new() }
+    pub(super) fn new(active: VersionVector, folded: VersionHash, intervals_max: usize) -> Self {
+        let mut versions = Self { folded, intervals_max, ..Self::default() };
+        for (origin, seen) in active.iter() {
+            versions.set(origin, seen.clone());
+        }
+        versions.dirty.clear();
+        versions
     }
 
     /// Origins that are not folded.
@@ -36,15 +45,38 @@ impl Versions {
 
     /// Hash over all origins.
     pub(super) fn hash(&self) -> VersionHash {
-        self.folded.plus(self.active.hash())
+        self.folded.plus(self.active_hash)
     }
 
     /// Hash over the origins that `is_former` picks, and the folded ones.
     pub(super) fn former_hash(&self, is_former: impl Fn(Origin) -> bool) -> VersionHash {
-        self.active
-            .iter()
-            .filter(|(origin, _)| is_former(*origin))
-            .fold(self.folded, |sum, (origin, seen)| sum.plus(VersionHash::of(origin, seen)))
+        self.hashes.iter().filter(|(origin, _)| is_former(**origin)).fold(self.folded, |sum, (_, hash)| sum.plus(*hash))
+    }
+
+    /// Active origins of one node.
+    pub(super) fn lives_of(&self, node: NodeId) -> impl Iterator<Item = (Origin, &Seen)> {
+        let [first, last] = [0, u64::MAX].map(|number| Origin { node, incarnation: Incarnation(number) });
+        self.active.range(first, last)
+    }
+
+    /// Origins of which something was seen since the last commit.
+    pub(super) fn changed(&self) -> impl Iterator<Item = Origin> {
+        self.dirty.iter().copied()
+    }
+
+    fn set(&mut self, origin: Origin, mut seen: Seen) {
+        seen.forget_intervals_over(self.intervals_max);
+        let hash = VersionHash::of(origin, &seen);
+        let former = self.hashes.insert(origin, hash).unwrap_or_default();
+        self.active_hash = self.active_hash.minus(former).plus(hash);
+        self.active.set(origin, seen);
+        self.dirty.insert(origin);
+    }
+
+    fn forget(&mut self, origin: Origin) {
+        self.active.remove(origin);
+        self.active_hash = self.active_hash.minus(self.hashes.remove(&origin).unwrap_or_default());
+        self.dirty.remove(&origin);
     }
 
     pub(super) fn contains(&self, store: &impl Store, dot: Dot) -> Result<bool, StoreError> {
@@ -97,8 +129,9 @@ impl Versions {
             return Ok(());
         }
         self.unfold(store, dot.origin)?;
-        self.active.insert(dot);
-        self.dirty.insert(dot.origin);
+        let mut seen = self.active.get(dot.origin).cloned().unwrap_or_default();
+        seen.insert(dot.seq);
+        self.set(dot.origin, seen);
         Ok(())
     }
 
@@ -115,8 +148,7 @@ impl Versions {
             self.unfold(store, origin)?;
             let mut joined = self.active.get(origin).cloned().unwrap_or_default();
             joined.join(seen);
-            self.active.set(origin, joined);
-            self.dirty.insert(origin);
+            self.set(origin, joined);
         }
         Ok(())
     }
@@ -127,7 +159,7 @@ impl Versions {
         {
             let seen = Seen::prefix_of(last);
             self.folded = self.folded.minus(VersionHash::of(origin, &seen));
-            self.active.set(origin, seen);
+            self.set(origin, seen);
             store.unfold(origin);
         }
         Ok(())
@@ -136,8 +168,7 @@ impl Versions {
     /// Folds an origin that has no gaps.
     pub(super) fn fold(&mut self, store: &mut impl Store, origin: Origin) {
         if let Some(seen) = self.active.get(origin).filter(|seen| seen.is_gapless()).cloned() {
-            self.active.remove(origin);
-            self.dirty.remove(&origin);
+            self.forget(origin);
             self.folded = self.folded.plus(VersionHash::of(origin, &seen));
             store.fold(origin, seen.last());
         }

@@ -2,6 +2,58 @@
 
 use super::clock::Mono;
 
+/// The bounds that only a busy node reaches, so that a small world can have smaller ones and reach them too.
+/// Production takes the defaults; nodes of one flock need not agree on them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// See [`INTERVALS_PER_ORIGIN_MAX`].
+    pub intervals_per_origin: usize,
+    /// See [`RUMOR_KEYS_MAX`].
+    pub rumor_keys: usize,
+    /// See [`RUMOR_KEYS_TOTAL_MAX`].
+    pub rumor_keys_total: usize,
+    /// See [`COVERS_MAX`].
+    pub covers: usize,
+    /// See [`RECORDS_IN_FLIGHT_MAX`].
+    pub records_in_flight: usize,
+    /// See [`BATCH_LEN`].
+    pub batch_len: usize,
+    /// See [`SESSIONS_OUT_MAX`].
+    pub sessions_out: usize,
+    /// See [`SESSIONS_IN_MAX`].
+    pub sessions_in: usize,
+    /// See [`SYNC_WINDOW`].
+    pub sync_window: u64,
+    /// See [`PENDING_MAX`].
+    pub pending: usize,
+    /// See [`PENDING_SOFT_MAX`].
+    pub pending_soft: usize,
+    /// See [`WAITERS_MAX`].
+    pub waiters: usize,
+    /// See [`FOLD_PATIENCE`].
+    pub fold_patience: Mono,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            intervals_per_origin: INTERVALS_PER_ORIGIN_MAX,
+            rumor_keys: RUMOR_KEYS_MAX,
+            rumor_keys_total: RUMOR_KEYS_TOTAL_MAX,
+            covers: COVERS_MAX,
+            records_in_flight: RECORDS_IN_FLIGHT_MAX,
+            batch_len: BATCH_LEN,
+            sessions_out: SESSIONS_OUT_MAX,
+            sessions_in: SESSIONS_IN_MAX,
+            sync_window: SYNC_WINDOW,
+            pending: PENDING_MAX,
+            pending_soft: PENDING_SOFT_MAX,
+            waiters: WAITERS_MAX,
+            fold_patience: FOLD_PATIENCE,
+        }
+    }
+}
+
 /// Longest key in bytes, without its namespace.
 pub const KEY_LEN_MAX: usize = 512;
 /// Longest value in bytes, before sealing.
@@ -47,8 +99,9 @@ pub const ORIGINS_MAX: usize = 16_384;
 pub const RUMOR_KEYS_MAX: usize = 16_384;
 /// Most keys waiting for all peers together.
 pub const RUMOR_KEYS_TOTAL_MAX: usize = 262_144;
-/// Heads of other nodes that one beat relays.
-pub const HEADS_PER_BEAT_MAX: usize = 32;
+/// Heads of other nodes that one beat relays. With the fan-out below a node of a large flock hears some 270 heads a
+/// second, however large the flock is.
+pub const HEADS_PER_BEAT_MAX: usize = 16;
 /// Oldest key that may wait for a peer, in monotonic time.
 pub const RUMOR_AGE_MAX: Mono = Mono::from_ms(5_000);
 /// Most dots that one queued record may stand for; older ones are left to sync.
@@ -82,6 +135,8 @@ pub const CHUNK_REQUESTS_PER_PEER_MAX: usize = 16;
 /// A chunk that has not come after this long is asked for elsewhere.
 pub const CHUNK_TIMEOUT: Mono = Mono::from_ms(4_000);
 
+/// Without a chunk for this long, sessions go on although much waits for blobs.
+pub const CHUNK_PATIENCE: Mono = Mono::from_ms(1_000);
 /// After this long a chunk that no one could give is asked for again.
 pub const CHUNK_RETRY: Mono = Mono::from_ms(250);
 
@@ -90,9 +145,15 @@ pub const BEAT_PERIOD: Mono = Mono::from_ms(1_000);
 /// Time between beats to a peer while writes flow.
 pub const BEAT_PERIOD_ACTIVE: Mono = Mono::from_ms(250);
 /// Most peers that are beaten at one beat; beyond it random ones are.
-pub const BEAT_FANOUT_MAX: usize = 32;
+pub const BEAT_FANOUT_MAX: usize = 16;
+/// The same while writes flow and beats are four times as frequent.
+pub const BEAT_FANOUT_ACTIVE_MAX: usize = BEAT_FANOUT_MAX / 4;
+/// The median of the peers' clocks is taken anew at most this often, beside each beat.
+pub const SKEW_PERIOD: Mono = Mono::from_ms(100);
 /// Time between syncs with a random peer that is known to differ, jittered by a quarter.
 pub const SYNC_PERIOD: Mono = Mono::from_ms(1_000);
+/// While writes flow, one in this many periods a node syncs although it has all that it has heard of.
+pub const SYNC_ANYWAY: u32 = 8;
 /// How long a gap in an origin's writes may last before its sender is asked.
 pub const GAP_PATIENCE: Mono = Mono::from_ms(20);
 /// A former life that all roster members agree on for this long is folded.

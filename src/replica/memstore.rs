@@ -45,6 +45,32 @@ impl Image {
         self.data.get(key)
     }
 
+    /// Whether the version vector, as it would be recovered, has seen a write.
+    pub fn has_seen(&self, dot: Dot) -> bool {
+        self.seen.get(&dot.origin).is_some_and(|seen| seen.contains(dot.seq))
+            || self.folded.get(&dot.origin).is_some_and(|last| dot.seq <= *last)
+    }
+
+    /// Every write of the `seq` index with its key, in order.
+    pub fn index(&self) -> impl Iterator<Item = (Dot, &Key)> {
+        self.seq.iter().map(|(dot, key)| (*dot, key))
+    }
+
+    /// Every chunk held, by blob and index.
+    pub fn chunks(&self) -> impl Iterator<Item = (BlobAddress, u32)> {
+        self.chunks.keys().copied()
+    }
+
+    /// Whether all of the first `count` chunks of a blob are here.
+    pub fn holds_blob(&self, blob: BlobAddress, count: u32) -> bool {
+        (0..count).all(|index| self.chunks.contains_key(&(blob, index)))
+    }
+
+    /// Whether a blob was begun and is neither finished nor abandoned.
+    pub fn is_open(&self, blob: BlobAddress) -> bool {
+        self.open_blobs.contains(&blob)
+    }
+
     /// The version vector as it would be recovered, folded origins included.
     pub fn versions(&self) -> VersionVector {
         let mut versions = VersionVector::default();
@@ -76,6 +102,17 @@ impl Tampered<'_> {
     }
 }
 
+/// What commits have changed, in order, for whoever watches.
+#[derive(Clone, Default, Debug)]
+pub struct Edits {
+    /// Entries that were put.
+    pub puts: Vec<(Key, Entry)>,
+    /// Keys whose entry was removed.
+    pub removed: Vec<Key>,
+    /// Origins of which something more was seen, or which were folded or unfolded.
+    pub seen: Vec<Origin>,
+}
+
 /// A store in memory.
 #[derive(Clone, Default)]
 pub struct MemStore {
@@ -87,6 +124,10 @@ pub struct MemStore {
     unsynced: VecDeque<(u64, Image)>,
     durable: Image,
     failing: bool,
+    /// An fsync takes time: whoever owns the disk does it.
+    slow: bool,
+    sync_wanted: bool,
+    edits: Option<Edits>,
 }
 
 impl MemStore {
@@ -100,6 +141,29 @@ impl MemStore {
         for image in [&mut self.staged, &mut self.committed, &mut self.durable] {
             change(&mut Tampered(image));
         }
+    }
+
+    /// The same store on a disk that takes its time: a commit that asks for an fsync is not durable before
+    /// [`MemStore::sync_up_to`]. Its owner must carry out nothing until then.
+    pub fn on_slow_disk(mut self) -> Self {
+        self.slow = true;
+        self
+    }
+
+    /// The same store, noting what changes.
+    pub fn watched(mut self) -> Self {
+        self.edits = Some(Edits::default());
+        self
+    }
+
+    /// Whether a commit has asked for an fsync since this was last asked.
+    pub fn take_sync_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.sync_wanted)
+    }
+
+    /// What has changed since this was last asked, if the store is watched.
+    pub fn take_edits(&mut self) -> Edits {
+        self.edits.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// What is committed.
@@ -138,6 +202,12 @@ impl MemStore {
     /// From now on every commit fails, as on a full disk.
     pub fn fail(&mut self) {
         self.failing = true;
+    }
+
+    fn note_seen(&mut self, origin: Origin) {
+        if let Some(edits) = &mut self.edits {
+            edits.seen.push(origin);
+        }
     }
 }
 
@@ -198,11 +268,17 @@ impl Store for MemStore {
         }
         self.staged.seq.insert(entry.dot, key.clone());
         self.staged.data.insert(key.clone(), entry.clone());
+        if let Some(edits) = &mut self.edits {
+            edits.puts.push((key.clone(), entry.clone()));
+        }
     }
 
     fn remove(&mut self, key: &Key, dot: Dot) {
         self.staged.seq.remove(&dot);
         self.staged.data.remove(key);
+        if let Some(edits) = &mut self.edits {
+            edits.removed.push(key.clone());
+        }
     }
 
     fn schedule(&mut self, key: &Key, at_ms: u64) {
@@ -220,6 +296,7 @@ impl Store for MemStore {
 
     fn set_seen(&mut self, origin: Origin, seen: &Seen) {
         self.staged.seen.insert(origin, seen.clone());
+        self.note_seen(origin);
     }
 
     fn folded(&self, origin: Origin) -> Result<Option<u64>, StoreError> {
@@ -235,11 +312,13 @@ impl Store for MemStore {
     fn fold(&mut self, origin: Origin, last: u64) {
         self.staged.seen.remove(&origin);
         self.staged.folded.insert(origin, last);
+        self.note_seen(origin);
     }
 
     fn unfold(&mut self, origin: Origin) {
         if let Some(last) = self.staged.folded.remove(&origin) {
             self.staged.seen.insert(origin, Seen::prefix_of(last));
+            self.note_seen(origin);
         }
     }
 
@@ -287,13 +366,16 @@ impl Store for MemStore {
     fn commit(&mut self, sync: bool) -> Result<u64, StoreError> {
         if self.failing {
             self.staged = self.committed.clone();
+            self.take_edits();
             return Err(StoreError("no space left on device".into()));
         }
         self.commit += 1;
         self.committed = self.staged.clone();
         self.unsynced.push_back((self.commit, self.committed.clone()));
-        if sync {
-            self.sync_up_to(self.commit);
+        match sync && self.slow {
+            true => self.sync_wanted = true,
+            false if sync => self.sync_up_to(self.commit),
+            false => {}
         }
         Ok(self.commit)
     }

@@ -61,12 +61,12 @@ pub use entry::{Blob, BlobId, Content, Entry, MalformedRecord, Marker, Merge, Re
 pub use feed::{Change, Changes, Position};
 pub use input::{AckLevel, Alarm, Input, LinkId, Output, Refusal, Reply, Request, Ticket};
 pub use key::{InvalidNamespaceId, Key, NamespaceId};
-pub use memstore::{Image, MemStore, Tampered};
+pub use memstore::{Edits, Image, MemStore, Tampered};
 pub use message::*;
 pub use repair::Damage;
 pub use roster::{NodeInfo, Roster};
 pub use secrets::{SecretBytes, SecretsHash, SharedSecret};
-pub use status::{PeerStatus, Status};
+pub use status::{Load, PeerStatus, Status};
 pub use store::{BlobAddress, Recovered, Snapshot, Store, StoreError};
 pub use verify::{Verification, VerifyAnswer, VerifyRequest, VerifyRow};
 pub use version::{Seen, VersionHash, VersionVector};
@@ -96,25 +96,60 @@ pub struct Config {
     pub seed: [u8; 32],
     /// Secrets that the driver kept, see [`Output::KeepSecrets`].
     pub secrets: Vec<SharedSecret>,
-    /// Faults put in on purpose, so that tests can show that they would be caught.
+    /// See [`limits::Bounds`].
+    pub bounds: limits::Bounds,
+    /// A fault put in on purpose, so that tests can show that it would be caught.
     pub sabotage: Sabotage,
 }
 
-/// Ways to break the protocol on purpose. All off, always, but in tests of the tests.
+impl Config {
+    /// As production has it.
+    pub fn new(node: NodeId, durability: Durability, seed: [u8; 32]) -> Self {
+        let (bounds, sabotage) = (limits::Bounds::default(), Sabotage::None);
+        Self { node, durability, seed, secrets: Vec::new(), bounds, sabotage }
+    }
+}
+
+/// Ways to break the protocol on purpose, for tests of the tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sabotage {
+pub enum Sabotage {
+    /// None of them.
+    #[default]
+    None,
     /// Raise the version vector of each origin as soon as its part of a session has arrived.
-    pub naive_advance: bool,
+    NaiveAdvance,
     /// Send and join sessions without the intervals beyond the gapless prefix.
-    pub ignore_intervals: bool,
+    IgnoreIntervals,
     /// Write as the same origin after every start.
-    pub reuse_origin: bool,
+    ReuseOrigin,
+    /// Accept local writes without an fsync.
+    SkipFsync,
+    /// Tell peers that their writes are on disk as soon as they are committed.
+    HastyAck,
+    /// Count what is covered as durable as soon as it is committed.
+    HastyWatermark,
+    /// Drop records that lie ahead of the receiver's clock.
+    MergeByClock,
+    /// Count what a record stands for although the record still waits for its blob.
+    HastyCovers,
     /// Take every bookmark for covered.
-    pub trust_bookmarks: bool,
+    TrustBookmarks,
     /// Take what a reader of the change feed was given for all there is.
-    pub boastful_positions: bool,
+    BoastfulPositions,
     /// Forget what no longer fits into a bookmark.
-    pub forget_marks: bool,
+    ForgetMarks,
+    /// Never take a peer for lagging.
+    EndlessQueue,
+    /// Remove deleted entries at once.
+    ForgetTombstones,
+    /// Show a large value when its first chunk is here.
+    PartialBlobs,
+    /// Leave what is overwritten in the digest.
+    StaleDigest,
+    /// Take a write's marker from the clock alone.
+    MarkByClock,
+    /// Resume a session that was cut short where it stopped, whichever process sends it now.
+    ResumeAnywhere,
 }
 
 /// One node's replica over its store.
@@ -195,7 +230,7 @@ impl<S: Store> Replica<S> {
             skew: Skew::default(),
             life: None,
             superseded: false,
-            versions: fold::Versions::new(recovered.versions, recovered.folded),
+            versions: fold::Versions::new(recovered.versions, recovered.folded, config.bounds.intervals_per_origin),
             digest,
             roster,
             sweep: sweep::Sweep::of(&deleted),
@@ -252,12 +287,19 @@ impl<S: Store> Replica<S> {
     pub fn commit(&mut self, now: Now) -> Result<(), StoreError> {
         self.sweep_deleted(now)?;
         self.drop_expired(now)?;
-        self.complete_sessions()?;
+        self.complete_sessions(now.mono)?;
         if self.staged {
+            self.heads.recheck(self.versions.changed().map(|origin| origin.node));
             self.versions.stage(&mut self.store);
             self.store.set_clock(self.clock.promise(0));
         }
         self.cover_heads(self.commit + u64::from(self.staged), now)?;
+        // What a commit covers that was durable before is durable now: an idle flock commits nothing.
+        let durable = match self.config.sabotage {
+            Sabotage::HastyWatermark => u64::MAX - 1,
+            _ => self.waiters.synced(),
+        };
+        self.heads.synced(durable);
         if self.staged {
             let sync = self.wants_sync && self.config.durability == Durability::Fsync;
             self.commit = self.store.commit(sync)?;
@@ -280,7 +322,7 @@ impl<S: Store> Replica<S> {
 
     /// When to come back with [`Input::Wake`] if nothing else happens.
     pub fn next_wake(&self) -> Mono {
-        let soon = self.syncs.can_go_on(&self.peers).then_some(Mono(0));
+        let soon = self.syncs.can_go_on(&self.peers, self.config.bounds.sync_window).then_some(Mono(0));
         let mending = [self.repairs.next_due(), self.verifier.next_due()];
         [soon, self.sweep.next_due(), self.syncs.next_due(), self.blobs.next_due(), self.waiters.next_due()]
             .into_iter()
@@ -322,6 +364,11 @@ impl<S: Store> Replica<S> {
     /// Gives the store back, as a process does that ends.
     pub fn into_store(self) -> S {
         self.store
+    }
+
+    /// Hash over all that was seen.
+    pub fn version_hash(&self) -> VersionHash {
+        self.versions.hash()
     }
 
     /// What was seen, without folded origins.
@@ -393,13 +440,9 @@ impl<S: Store> Replica<S> {
     }
 
     fn on_hello(&mut self, node: NodeId, hello: Hello, now: Now) {
-        let newest = self.acquaintances.get(node).and_then(|known| known.hello.as_ref());
-        if newest.is_some_and(|newest| newest.boot != hello.boot && newest.started > hello.started) {
-            // An older process of that identity has come back while a newer one exists.
+        if self.acquaintances.entry(node).is_some_and(|known| known.greet(&hello)) {
             self.count("superseded_peers");
             self.send(node, &Message::Superseded);
-        } else if let Some(known) = self.acquaintances.entry(node) {
-            known.hello = Some(hello.clone());
         }
         self.clock.observe(hello.heard, now.wall_ms);
         if let Some(peer) = self.peers.get_mut(&node) {

@@ -136,10 +136,34 @@ impl Skew {
 pub(super) struct Acquaintance {
     /// The highest timestamp heard from it, so that it can be told after a restart.
     pub(super) heard: Timestamp,
-    /// Its newest process.
+    /// Its newest process, by the clock that it started with.
     pub(super) hello: Option<Hello>,
+    /// A process that started earlier by that clock and came later, and whether the newest one was heard of since.
+    pub(super) rival: Option<(u64, bool)>,
     /// The life it was last seen writing with.
     pub(super) life: Option<Origin>,
+}
+
+impl Acquaintance {
+    /// A process introduces itself; whether it is an older one while a newer one lives. One that seems older may have
+    /// started with a wrong clock after the newer one had died, so the newer one must have been heard of in between.
+    pub(super) fn greet(&mut self, hello: &Hello) -> bool {
+        match &self.hello {
+            Some(newest) if newest.boot == hello.boot => {
+                if let Some((_, is_proven)) = &mut self.rival {
+                    *is_proven = true;
+                }
+                self.hello = Some(hello.clone());
+            }
+            Some(newest) if newest.started > hello.started => match self.rival {
+                Some((boot, true)) if boot == hello.boot => return true,
+                Some((boot, _)) if boot == hello.boot => {}
+                _ => self.rival = Some((hello.boot, false)),
+            },
+            _ => (self.hello, self.rival) = (Some(hello.clone()), None),
+        }
+        false
+    }
 }
 
 /// Acquaintances, bounded: a lying peer may name any number of nodes.
@@ -184,6 +208,19 @@ mod tests {
         assert_eq!(Skew::of(vec![100, 200]).corrected(1_000), 1_000);
         let one_wrong = Skew::of(vec![-130_000, 3]);
         assert!(!one_wrong.is_alarming() && !one_wrong.refuses_writes());
+    }
+
+    #[test]
+    fn an_older_process_yields_only_to_one_that_lives() {
+        let hello = |boot, started| Hello { boot, started: Timestamp(started), heard: Timestamp::default() };
+        let mut known = Acquaintance::default();
+        assert!(!known.greet(&hello(1, 5_000)));
+        // Restarted with a clock that is behind: the former process never comes back.
+        assert!(!known.greet(&hello(2, 4_000)) && !known.greet(&hello(2, 4_000)));
+        // It does come back, so there are two.
+        assert!(!known.greet(&hello(1, 5_000)));
+        assert!(known.greet(&hello(2, 4_000)));
+        assert!(!known.greet(&hello(3, 6_000)) && !known.greet(&hello(3, 6_000)));
     }
 
     #[test]

@@ -4,17 +4,16 @@
 //! peer over its bound is lagging: its queue is dropped, it is told so, and sync repairs. Nothing here is needed for
 //! correctness. (A latency tree would choose other receivers here, and make forwarders push what they receive.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use super::dot::{Dot, NodeId, Origin};
 use super::entry::Entry;
 use super::key::Key;
-use super::limits::{BATCH_LEN, COVERS_MAX, RECORDS_IN_FLIGHT_MAX, RUMOR_KEYS_TOTAL_MAX};
 use super::message::{Class, Message, Push, Records};
 use super::store::{Store, StoreError};
-use super::{Mono, Now, Replica};
+use super::{Mono, Now, Replica, Sabotage};
 
 /// A dot as it travels, at most: origin and a varint.
 const DOT_LEN_MAX: usize = Origin::LEN + 10;
@@ -25,15 +24,17 @@ pub(super) struct Pushes {
     fresh: Vec<Push>,
     /// Where in `fresh` a key stands, and its dot.
     places: BTreeMap<Key, (usize, Dot)>,
+    /// Peers for whom something waits in their queue.
+    waiting: BTreeSet<NodeId>,
 }
 
 impl<S: Store> Replica<S> {
     /// A local write goes out when this turn is committed.
     pub(super) fn push_soon(&mut self, key: &Key, entry: &Entry) {
-        let Pushes { fresh, places } = &mut self.pushes;
+        let Pushes { fresh, places, .. } = &mut self.pushes;
         let record = entry.to_record(key);
         match places.get_mut(key) {
-            Some((place, dot)) if fresh[*place].covers.len() < COVERS_MAX => {
+            Some((place, dot)) if fresh[*place].covers.len() < self.config.bounds.covers => {
                 let push = &mut fresh[*place];
                 push.covers.push(std::mem::replace(dot, entry.dot));
                 push.record = record;
@@ -47,9 +48,10 @@ impl<S: Store> Replica<S> {
 
     /// Pushes what this turn wrote, and what has waited for room.
     pub(super) fn push_fresh(&mut self, now: Now) -> Result<(), StoreError> {
-        let Pushes { fresh, places } = std::mem::take(&mut self.pushes);
-        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
-        if !fresh.is_empty() {
+        if !self.pushes.fresh.is_empty() {
+            let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+            let fresh = std::mem::take(&mut self.pushes.fresh);
+            let places = std::mem::take(&mut self.pushes.places);
             let dots: Vec<(Key, Dot)> = places.into_iter().map(|(key, (_, dot))| (key, dot)).collect();
             let (ready, waiting): (Vec<_>, Vec<_>) =
                 nodes.iter().partition(|node| self.peers.get(node).is_some_and(|peer| peer.queue.is_empty()));
@@ -58,21 +60,30 @@ impl<S: Store> Replica<S> {
                 self.enqueue(node, &dots, &fresh, now.mono);
             }
         }
-        for node in nodes {
+        for node in std::mem::take(&mut self.pushes.waiting) {
             self.drain_queue(node, now.mono)?;
+            if self.peers.get(&node).is_some_and(|peer| !peer.queue.is_empty()) {
+                self.pushes.waiting.insert(node);
+            }
         }
         Ok(())
+    }
+
+    /// Keys that wait for peers: all together, for one at most.
+    pub(super) fn queued(&self) -> (usize, usize) {
+        let queues = self.pushes.waiting.iter().filter_map(|node| self.peers.get(node)).map(|peer| peer.queue.len());
+        queues.fold((0, 0), |(sum, longest), len| (sum + len, longest.max(len)))
     }
 
     fn broadcast(&mut self, nodes: &[NodeId], fresh: Vec<Push>, now: Mono) {
         if nodes.is_empty() {
             return;
         }
-        for batch in batches(fresh) {
+        for batch in batches(fresh, self.config.bounds.batch_len) {
             let bytes = encode_records(batch.clone());
             for node in nodes {
                 let has_room = self.peers.get(node).is_some_and(|peer| {
-                    peer.queue.is_empty() && peer.in_flight(Class::Records) < RECORDS_IN_FLIGHT_MAX
+                    peer.queue.is_empty() && peer.in_flight(Class::Records) < self.config.bounds.records_in_flight
                 });
                 if has_room {
                     self.count_many("records_pushed", batch.len() as u64);
@@ -86,14 +97,18 @@ impl<S: Store> Replica<S> {
     }
 
     fn enqueue(&mut self, node: NodeId, dots: &[(Key, Dot)], pushes: &[Push], now: Mono) {
-        let waiting: usize = self.peers.values().map(|peer| peer.queue.len()).sum();
+        self.pushes.waiting.insert(node);
+        let (waiting, _) = self.queued();
+        let bounds = &self.config.bounds;
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let covers: BTreeMap<&Key, &Vec<Dot>> = pushes.iter().map(|push| (&push.record.key, &push.covers)).collect();
         for (key, dot) in dots {
             let covers = covers.get(key).map(|covers| covers.to_vec()).unwrap_or_default();
-            peer.queue.push(key, *dot, covers, now);
+            peer.queue.push(key, *dot, covers, now, bounds);
         }
-        if peer.queue.is_over_bound(now) || waiting + dots.len() > RUMOR_KEYS_TOTAL_MAX {
+        if self.config.sabotage != Sabotage::EndlessQueue
+            && (peer.queue.is_over_bound(now, bounds) || waiting + dots.len() > bounds.rumor_keys_total)
+        {
             peer.queue.clear();
             self.count("lagging_peers");
             self.send(node, &Message::Lagging);
@@ -103,12 +118,13 @@ impl<S: Store> Replica<S> {
     /// Sends what waits for a peer, as far as it has room.
     fn drain_queue(&mut self, node: NodeId, now: Mono) -> Result<(), StoreError> {
         loop {
+            let bounds = &self.config.bounds;
             let Some(peer) = self.peers.get_mut(&node) else { return Ok(()) };
             if peer.queue.is_empty() {
                 return Ok(());
             }
-            if peer.in_flight(Class::Records) >= RECORDS_IN_FLIGHT_MAX {
-                if peer.queue.is_over_bound(now) {
+            if peer.in_flight(Class::Records) >= bounds.records_in_flight {
+                if self.config.sabotage != Sabotage::EndlessQueue && peer.queue.is_over_bound(now, bounds) {
                     peer.queue.clear();
                     self.count("lagging_peers");
                     self.send(node, &Message::Lagging);
@@ -117,7 +133,7 @@ impl<S: Store> Replica<S> {
             }
             let mut pushes = Vec::new();
             let mut bytes = 0;
-            while bytes < BATCH_LEN
+            while bytes < bounds.batch_len
                 && let Some((key, rumor)) = peer.queue.pop()
             {
                 // Gone with its namespace: the deletion of that dominates it, and reaches the peer by itself.
@@ -153,14 +169,14 @@ fn dot_of(push: &Push) -> Option<(Key, Dot)> {
     Entry::decode(key, &push.record.body).ok().map(|entry| (key.clone(), entry.dot))
 }
 
-fn batches(pushes: Vec<Push>) -> Vec<Vec<Push>> {
+fn batches(pushes: Vec<Push>, batch_len: usize) -> Vec<Vec<Push>> {
     let mut batches = Vec::new();
     let mut batch = Vec::new();
     let mut bytes = 0;
     for push in pushes {
         bytes += len_of(&push);
         batch.push(push);
-        if bytes >= BATCH_LEN {
+        if bytes >= batch_len {
             batches.push(std::mem::take(&mut batch));
             bytes = 0;
         }

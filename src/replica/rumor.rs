@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::clock::Mono;
 use super::dot::Dot;
 use super::key::Key;
-use super::limits::{COVERS_MAX, RUMOR_AGE_MAX, RUMOR_KEYS_MAX};
+use super::limits::{Bounds, RUMOR_AGE_MAX};
 
 /// What waits for a peer under one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,20 +28,23 @@ pub struct Queue {
 
 impl Queue {
     /// Adds a write. A key that waits already is coalesced.
-    pub fn push(&mut self, key: &Key, dot: Dot, covers: Vec<Dot>, now: Mono) {
+    pub fn push(&mut self, key: &Key, dot: Dot, covers: Vec<Dot>, now: Mono, bounds: &Bounds) {
         match self.rumors.get_mut(key) {
             Some(rumor) => {
                 let earlier = std::mem::replace(&mut rumor.dot, dot);
                 rumor.covers.push(earlier);
                 rumor.covers.extend(covers);
-                // What is left out here is a gap at the receiver, which sync closes.
-                let excess = rumor.covers.len().saturating_sub(COVERS_MAX - 1);
-                rumor.covers.drain(..excess);
             }
             None => {
                 self.rumors.insert(key.clone(), Rumor { dot, covers, since: now });
                 self.order.push_back(key.clone());
             }
+        }
+        // One place is kept for `dot` itself: the key may hold a later write when it is sent. What is left out here is
+        // a gap at the receiver, which sync closes.
+        if let Some(rumor) = self.rumors.get_mut(key) {
+            let excess = rumor.covers.len().saturating_sub(bounds.covers - 1);
+            rumor.covers.drain(..excess);
         }
     }
 
@@ -63,9 +66,9 @@ impl Queue {
     }
 
     /// Whether it holds more, or older, than it may: the peer is lagging.
-    pub fn is_over_bound(&self, now: Mono) -> bool {
+    pub fn is_over_bound(&self, now: Mono, bounds: &Bounds) -> bool {
         let oldest = self.order.front().and_then(|key| self.rumors.get(key));
-        self.len() > RUMOR_KEYS_MAX || oldest.is_some_and(|rumor| now > rumor.since + RUMOR_AGE_MAX)
+        self.len() > bounds.rumor_keys || oldest.is_some_and(|rumor| now > rumor.since + RUMOR_AGE_MAX)
     }
 
     /// Forgets everything.
@@ -77,6 +80,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replica::limits::{COVERS_MAX, RUMOR_KEYS_MAX};
     use crate::replica::{NamespaceId, Origin};
 
     fn key(name: &[u8]) -> Key {
@@ -91,9 +95,9 @@ mod tests {
     fn a_hot_key_waits_once_and_covers_what_it_stands_for() {
         let mut queue = Queue::default();
         for seq in 1..=3 {
-            queue.push(&key(b"hot"), dot(seq), Vec::new(), Mono(0));
+            queue.push(&key(b"hot"), dot(seq), Vec::new(), Mono(0), &Bounds::default());
         }
-        queue.push(&key(b"cold"), dot(4), Vec::new(), Mono(0));
+        queue.push(&key(b"cold"), dot(4), Vec::new(), Mono(0), &Bounds::default());
         assert_eq!(queue.len(), 2);
         let (first, rumor) = queue.pop().expect("two keys wait");
         assert_eq!((first, rumor.dot, rumor.covers), (key(b"hot"), dot(3), vec![dot(1), dot(2)]));
@@ -105,15 +109,18 @@ mod tests {
     fn covers_age_and_number_are_bounded() {
         let mut queue = Queue::default();
         for seq in 1..=2 * COVERS_MAX as u64 {
-            queue.push(&key(b"hot"), dot(seq), Vec::new(), Mono(0));
+            queue.push(&key(b"hot"), dot(seq), Vec::new(), Mono(0), &Bounds::default());
         }
-        assert!(!queue.is_over_bound(RUMOR_AGE_MAX));
-        assert!(queue.is_over_bound(RUMOR_AGE_MAX + Mono(1)));
+        assert!(!queue.is_over_bound(RUMOR_AGE_MAX, &Bounds::default()));
+        assert!(queue.is_over_bound(RUMOR_AGE_MAX + Mono(1), &Bounds::default()));
         let (_, rumor) = queue.pop().expect("one key waits");
         assert!(rumor.covers.len() < COVERS_MAX);
+        queue.push(&key(b"hot"), dot(1_000), (1..=COVERS_MAX as u64).map(dot).collect(), Mono(0), &Bounds::default());
+        let (_, rumor) = queue.pop().expect("one key waits");
+        assert!(rumor.covers.len() < COVERS_MAX, "room for the dot itself");
         for number in 0..=RUMOR_KEYS_MAX as u64 {
-            queue.push(&key(&number.to_be_bytes()), dot(number + 1), Vec::new(), Mono(0));
+            queue.push(&key(&number.to_be_bytes()), dot(number + 1), Vec::new(), Mono(0), &Bounds::default());
         }
-        assert!(queue.is_over_bound(Mono(0)));
+        assert!(queue.is_over_bound(Mono(0), &Bounds::default()));
     }
 }

@@ -64,7 +64,55 @@ pub struct PeerStatus {
     pub queue: usize,
 }
 
+/// How full what is bounded is; see [`limits`](super::limits).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Keys that wait for all peers together.
+    pub queued: usize,
+    /// Keys that wait for one peer, at most.
+    pub queued_for_one: usize,
+    /// Sync sessions received.
+    pub sessions_in: usize,
+    /// Sync sessions sent.
+    pub sessions_out: usize,
+    /// Records that wait for their blobs.
+    pub pending: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Intervals beyond the gapless prefix of one origin, at most.
+    pub intervals: usize,
+    /// Record bytes on their way to one peer, at most.
+    pub records_in_flight: usize,
+}
+
 impl<S: Store> Replica<S> {
+    /// How full what is bounded is.
+    pub fn load(&self) -> Load {
+        let (queued, queued_for_one) = self.queued();
+        let (sessions_in, sessions_out) = self.syncs.count();
+        let in_flight = self.peers.values().map(|peer| peer.in_flight(super::Class::Records));
+        Load {
+            queued,
+            queued_for_one,
+            sessions_in,
+            sessions_out,
+            pending: self.blobs.waiting(),
+            waiting: self.waiters.len(),
+            intervals: self.versions.active().iter().map(|(_, seen)| seen.intervals()).max().unwrap_or(0),
+            records_in_flight: in_flight.max().unwrap_or(0),
+        }
+    }
+
+    /// Records that wait for their blobs.
+    pub fn waiting_for_blobs(&self) -> usize {
+        self.blobs.waiting()
+    }
+
+    /// Events counted since the start, by name.
+    pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.counters.iter().map(|(name, count)| (*name, *count))
+    }
+
     pub(super) fn status(&self, now: Now) -> Status {
         let own = self.config.node;
         Status {

@@ -8,25 +8,24 @@
 //! A session that is cut short is not wasted: the receiver remembers how far that process of that sender had come,
 //! and offers it as already had when it asks the same process again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::RngExt;
 
 use super::apply::Applied;
 use super::dot::{Dot, NodeId, Origin};
 use super::input::LinkId;
-use super::limits::{
-    BATCH_LEN, GAP_PATIENCE, PENDING_SOFT_MAX, SESSION_IDLE_MAX, SESSIONS_IN_MAX, SESSIONS_OUT_MAX, SYNC_PERIOD,
-    SYNC_SCAN_MAX, SYNC_WINDOW,
-};
+use super::limits::{GAP_PATIENCE, SESSION_IDLE_MAX, SYNC_ANYWAY, SYNC_PERIOD, SYNC_SCAN_MAX};
 use super::message::{Message, SyncChunk, SyncRefusal, SyncRequest};
 use super::peer::Peer;
 use super::store::{Snapshot, Store, StoreError};
 use super::version::{Seen, VersionVector};
-use super::{Mono, Now, Replica};
+use super::{Mono, Now, Replica, Sabotage};
 
 /// Records read from the snapshot at once.
 const ROWS_PER_READ: usize = 256;
+/// What finding the first of them costs, in rows.
+const ROWS_PER_SEEK: usize = 8;
 /// Chunks sent for one session in one turn.
 const CHUNKS_PER_TURN: usize = 4;
 
@@ -61,6 +60,9 @@ struct Inbound {
     upto: Option<Dot>,
     /// A record found no room to wait for its blob: the session must not be joined.
     incomplete: bool,
+    /// Records of the session that wait for their blobs. The sender's version vector may lack some of them (see
+    /// `Bounds`), and yet they dominate what it claims.
+    waits_for: BTreeSet<Dot>,
     progressed: Mono,
 }
 
@@ -134,8 +136,8 @@ impl<V> Syncs<V> {
     }
 
     /// Whether a session that is sent could go on right now.
-    pub(super) fn can_go_on(&self, peers: &BTreeMap<NodeId, Peer>) -> bool {
-        self.outbound.iter().any(|(node, out)| peers.contains_key(node) && out.sent - out.applied < SYNC_WINDOW)
+    pub(super) fn can_go_on(&self, peers: &BTreeMap<NodeId, Peer>, window: u64) -> bool {
+        self.outbound.iter().any(|(node, out)| peers.contains_key(node) && out.sent - out.applied < window)
     }
 
     pub(super) fn next_due(&self) -> Option<Mono> {
@@ -191,13 +193,24 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// A random peer whose version vector was another at its last beat.
+    /// A random peer whose version vector was another at its last beat. While writes flow it always is: then only a
+    /// node that has waited for some of them asks, and now and then one that does not know what it lacks. Afterwards
+    /// only beats count that were sent after the writes.
     fn sync_with_someone(&mut self, now: Now) {
+        let is_behind = self.heads.is_behind_since(now.mono - SYNC_PERIOD);
+        let is_active = now.mono < self.beats.last_activity() + SYNC_PERIOD + SYNC_PERIOD;
+        if !is_behind && is_active && self.rng.random_range(0..SYNC_ANYWAY) > 0 {
+            return;
+        }
+        let settled = match is_behind || is_active {
+            true => Mono(0),
+            false => self.beats.last_activity() + SYNC_PERIOD,
+        };
         let own = self.versions.hash();
         let differing: Vec<NodeId> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.beat.is_some_and(|beat| beat.versions != own))
+            .filter(|(_, peer)| peer.beat.is_some_and(|beat| beat.versions != own && beat.at >= settled))
             .map(|(node, _)| *node)
             .collect();
         if !differing.is_empty() {
@@ -213,7 +226,7 @@ impl<S: Store> Replica<S> {
         if self.syncs.inbound.contains_key(&node) {
             return Ok(());
         }
-        if self.syncs.inbound.len() >= SESSIONS_IN_MAX {
+        if self.syncs.inbound.len() >= self.config.bounds.sessions_in {
             let later = self.jittered(now.mono, SYNC_PERIOD);
             self.syncs.want(node, later);
             return Ok(());
@@ -225,12 +238,12 @@ impl<S: Store> Replica<S> {
             }
         }
         let (process, partial) = self.syncs.partial.entry(node).or_insert((boot, VersionVector::default()));
-        if *process != boot {
+        if *process != boot && self.config.sabotage != Sabotage::ResumeAnywhere {
             // Another process may know less than the one that had sent all that.
             (*process, *partial) = (boot, VersionVector::default());
         }
         have.join(partial);
-        if self.config.sabotage.ignore_intervals {
+        if self.config.sabotage == Sabotage::IgnoreIntervals {
             have = without_intervals(&have);
         }
         self.syncs.next_session += 1;
@@ -244,6 +257,7 @@ impl<S: Store> Replica<S> {
             chunks: None,
             upto: None,
             incomplete: false,
+            waits_for: BTreeSet::new(),
             progressed: now.mono,
         };
         self.syncs.inbound.insert(node, inbound);
@@ -295,13 +309,16 @@ impl<S: Store> Replica<S> {
         inbound.upto = Some(chunk.upto);
         inbound.unacknowledged = true;
         inbound.progressed = now.mono;
-        let naive = self.config.sabotage.naive_advance.then(|| inbound.versions.clone()).flatten();
+        let naive = (self.config.sabotage == Sabotage::NaiveAdvance).then(|| inbound.versions.clone()).flatten();
         for record in &chunk.records {
             let Some(entry) = self.decode(record, node) else { return Ok(()) };
-            if self.apply(record, entry, node, now)? == Applied::Dropped
-                && let Some(inbound) = self.syncs.inbound.get_mut(&node)
-            {
-                inbound.incomplete = true;
+            let dot = entry.dot;
+            let applied = self.apply(record, entry, node, now)?;
+            let Some(inbound) = self.syncs.inbound.get_mut(&node) else { continue };
+            match applied {
+                Applied::Seen => {}
+                Applied::Pending => _ = inbound.waits_for.insert(dot),
+                Applied::Dropped => inbound.incomplete = true,
             }
         }
         self.count_many("records_synced", chunk.records.len() as u64);
@@ -309,13 +326,14 @@ impl<S: Store> Replica<S> {
             self.versions.join(&mut self.store, &versions.up_to(chunk.upto))?;
             self.staged = true;
         }
-        self.acknowledge_chunks(node);
+        self.acknowledge_chunks(node, now.mono);
         Ok(())
     }
 
-    /// Lets the sender go on, unless too much waits for blobs.
-    fn acknowledge_chunks(&mut self, node: NodeId) {
-        let has_room = self.blobs.waiting() < PENDING_SOFT_MAX;
+    /// Lets the sender go on, unless too much waits for blobs that are coming. What is not coming may have been
+    /// overwritten everywhere else, which the session is about to tell.
+    fn acknowledge_chunks(&mut self, node: NodeId, now: Mono) {
+        let has_room = self.blobs.waiting() < self.config.bounds.pending_soft || !self.blobs.are_coming(now);
         if let Some(inbound) = self.syncs.inbound.get_mut(&node).filter(|inbound| inbound.unacknowledged && has_room) {
             inbound.unacknowledged = false;
             let (session, applied) = (inbound.session, inbound.next_chunk);
@@ -335,13 +353,14 @@ impl<S: Store> Replica<S> {
     }
 
     /// Joins the sessions that are complete, and lets those go on that had to wait for blobs.
-    pub(super) fn complete_sessions(&mut self) -> Result<(), StoreError> {
+    pub(super) fn complete_sessions(&mut self, now: Mono) -> Result<(), StoreError> {
         let nodes: Vec<NodeId> = self.syncs.inbound.keys().copied().collect();
         for node in nodes {
-            self.acknowledge_chunks(node);
-            let Some(inbound) = self.syncs.inbound.get(&node) else { continue };
+            self.acknowledge_chunks(node, now);
+            let Some(inbound) = self.syncs.inbound.get_mut(&node) else { continue };
+            inbound.waits_for.retain(|dot| self.blobs.awaits(*dot));
             let Some(versions) = inbound.versions.as_ref().filter(|_| inbound.chunks.is_some()) else { continue };
-            if !inbound.incomplete && self.blobs.any_waiting_in(versions) {
+            if !inbound.incomplete && (!inbound.waits_for.is_empty() || self.blobs.any_waiting_in(versions)) {
                 continue;
             }
             let Some(Inbound { versions: Some(mut versions), incomplete, .. }) = self.syncs.inbound.remove(&node)
@@ -351,7 +370,7 @@ impl<S: Store> Replica<S> {
             if incomplete {
                 continue;
             }
-            if self.config.sabotage.ignore_intervals {
+            if self.config.sabotage == Sabotage::IgnoreIntervals {
                 versions = without_intervals(&versions);
             }
             self.versions.join(&mut self.store, &versions)?;
@@ -406,7 +425,7 @@ impl<S: Store> Replica<S> {
             self.send(node, &refuse(SyncRefusal::NeedFull));
             return Ok(());
         }
-        if self.syncs.outbound.len() >= SESSIONS_OUT_MAX {
+        if self.syncs.outbound.len() >= self.config.bounds.sessions_out {
             self.send(node, &refuse(SyncRefusal::Busy));
             return Ok(());
         }
@@ -417,14 +436,16 @@ impl<S: Store> Replica<S> {
                 versions.set(origin, Seen::prefix_of(last));
             }
         }
-        if self.config.sabotage.ignore_intervals {
+        if self.config.sabotage == Sabotage::IgnoreIntervals {
             versions = without_intervals(&versions);
         }
         let nothing = Seen::default();
         let plan = versions
             .iter()
-            .flat_map(|(origin, seen)| {
-                let gaps = have.get(origin).unwrap_or(&nothing).gaps(seen.last());
+            .flat_map(|(origin, _)| {
+                // To the very end: what this node holds beyond its own bookkeeping (see `Bounds`) may dominate what
+                // its version vector claims.
+                let gaps = have.get(origin).unwrap_or(&nothing).gaps(u64::MAX);
                 gaps.into_iter().map(move |(first, last)| (origin, first, last))
             })
             .collect();
@@ -443,10 +464,10 @@ impl<S: Store> Replica<S> {
                 self.syncs.outbound.remove(&node);
                 return Ok(());
             }
-            if out.sent - out.applied >= SYNC_WINDOW {
+            if out.sent - out.applied >= self.config.bounds.sync_window {
                 return Ok(());
             }
-            let chunk = out.next_chunk()?;
+            let chunk = out.next_chunk(self.config.bounds.batch_len)?;
             let Outbound { session, sent, .. } = *out;
             if let Some(chunk) = chunk {
                 out.sent += 1;
@@ -465,14 +486,14 @@ impl<S: Store> Replica<S> {
 impl<V: Snapshot> Outbound<V> {
     /// The next records of the plan, or `None` when there are no more. May be empty, so that a scan over holes stays
     /// short.
-    fn next_chunk(&mut self) -> Result<Option<SyncChunk>, StoreError> {
+    fn next_chunk(&mut self, batch_len: usize) -> Result<Option<SyncChunk>, StoreError> {
         let mut records = Vec::new();
         let mut upto = None;
-        let (mut bytes, mut reads) = (0, 0);
-        while bytes < BATCH_LEN && reads < SYNC_SCAN_MAX / ROWS_PER_READ {
+        let (mut bytes, mut scanned_rows) = (0, 0);
+        while bytes < batch_len && scanned_rows < SYNC_SCAN_MAX {
             let Some((origin, first, last)) = self.plan.front().copied() else { break };
-            reads += 1;
             let rows = self.snapshot.written_by(origin, first, last, ROWS_PER_READ)?;
+            scanned_rows += ROWS_PER_SEEK + rows.len();
             let is_through = rows.len() < ROWS_PER_READ;
             let mut scanned = first - 1;
             let mut cut = false;
@@ -481,7 +502,7 @@ impl<V: Snapshot> Outbound<V> {
                 bytes += record.body.len() + key.as_bytes().len();
                 records.push(record);
                 scanned = seq;
-                if bytes >= BATCH_LEN {
+                if bytes >= batch_len {
                     cut = true;
                     break;
                 }

@@ -40,6 +40,11 @@ impl Seen {
         self.intervals.is_empty()
     }
 
+    /// How many runs there are beyond the gapless prefix.
+    pub fn intervals(&self) -> usize {
+        self.intervals.len()
+    }
+
     /// Whether write `seq` was seen.
     pub fn contains(&self, seq: u64) -> bool {
         seq <= self.prefix || self.intervals.range(..=seq).next_back().is_some_and(|(_, last)| seq <= *last)
@@ -52,9 +57,7 @@ impl Seen {
             return false;
         }
         self.insert_run(seq, seq);
-        if self.intervals.len() > INTERVALS_PER_ORIGIN_MAX {
-            self.intervals.pop_last();
-        }
+        self.forget_intervals_over(INTERVALS_PER_ORIGIN_MAX);
         true
     }
 
@@ -64,9 +67,7 @@ impl Seen {
         for (first, last) in &other.intervals {
             self.insert_run(*first, *last);
         }
-        while self.intervals.len() > INTERVALS_PER_ORIGIN_MAX {
-            self.intervals.pop_last();
-        }
+        self.forget_intervals_over(INTERVALS_PER_ORIGIN_MAX);
     }
 
     fn insert_run(&mut self, mut first: u64, mut last: u64) {
@@ -86,6 +87,13 @@ impl Seen {
             self.prefix = last;
         } else {
             self.intervals.insert(first, last);
+        }
+    }
+
+    /// Forgets the highest runs over this many, which costs repeated transfers and never data.
+    pub fn forget_intervals_over(&mut self, intervals: usize) {
+        while self.intervals.len() > intervals {
+            self.intervals.pop_last();
         }
     }
 
@@ -162,6 +170,11 @@ impl VersionVector {
     /// Origins ascending, each with what was seen of it.
     pub fn iter(&self) -> impl Iterator<Item = (Origin, &Seen)> {
         self.origins.iter().map(|(origin, seen)| (*origin, seen))
+    }
+
+    /// Those from `first` to `last`, both included.
+    pub fn range(&self, first: Origin, last: Origin) -> impl Iterator<Item = (Origin, &Seen)> {
+        self.origins.range(first..=last).map(|(origin, seen)| (*origin, seen))
     }
 
     /// How many origins there are.

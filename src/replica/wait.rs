@@ -8,10 +8,9 @@ use super::bookmark::{After, Bookmark, NodeTag, OriginTag, fence};
 use super::clock::Timestamp;
 use super::dot::{Dot, NodeId};
 use super::input::{AckLevel, Refusal, Reply, Ticket};
-use super::limits::WAITERS_MAX;
 use super::message::Message;
 use super::store::{Store, StoreError};
-use super::{Mono, Now, Replica};
+use super::{Mono, Now, Replica, Sabotage};
 
 /// Who waits for what.
 #[derive(Clone, Debug, Default)]
@@ -52,8 +51,9 @@ impl Waiters {
         self.unsynced.iter().any(|(_, durable)| !durable.acks.is_empty())
     }
 
-    fn is_full(&self) -> bool {
-        self.deadlines.len() >= WAITERS_MAX
+    /// How many requests wait.
+    pub(super) fn len(&self) -> usize {
+        self.deadlines.len()
     }
 }
 
@@ -73,7 +73,7 @@ impl<S: Store> Replica<S> {
             && nodes > self.roster.members().count()
         {
             self.reply(ticket, Reply::Refused(Refusal::FewerNodes(self.roster.members().count())));
-        } else if self.waiters.is_full() {
+        } else if self.waiters.len() >= self.config.bounds.waiters {
             self.reply(ticket, Reply::Refused(Refusal::Overloaded));
         } else {
             let until = now.mono + Mono::from_ms(patience_ms);
@@ -100,7 +100,7 @@ impl<S: Store> Replica<S> {
             self.reply(ticket, Reply::Done);
         } else if missing.marks().any(|(tag, _)| self.has_departed(tag)) {
             self.reply(ticket, Reply::Refused(Refusal::EvictedOrigin));
-        } else if self.waiters.is_full() {
+        } else if self.waiters.len() >= self.config.bounds.waiters {
             self.reply(ticket, Reply::Refused(Refusal::Overloaded));
         } else {
             let until = now.mono + Mono::from_ms(patience_ms);
@@ -113,7 +113,7 @@ impl<S: Store> Replica<S> {
     /// What a bookmark speaks of and is not here. A life is folded only where all of it is here, so that a second look
     /// may leave `folded` ones alone.
     fn missing(&self, bookmark: &Bookmark, folded: bool) -> Result<Bookmark, StoreError> {
-        if self.config.sabotage.trust_bookmarks {
+        if self.config.sabotage == Sabotage::TrustBookmarks {
             return Ok(Bookmark::default());
         }
         let passed = |after: After| after.fence == fence(&self.roster) && self.held_upto().ms() > after.ms;
@@ -148,7 +148,7 @@ impl<S: Store> Replica<S> {
 
     pub(super) fn shorten(&self, bookmark: Bookmark) -> Bookmark {
         let mut shortened = bookmark;
-        if self.config.sabotage.forget_marks {
+        if self.config.sabotage == Sabotage::ForgetMarks {
             shortened.shorten(&self.roster, u64::MAX);
         }
         shortened.shorten(&self.roster, self.everywhere_ms());
@@ -201,6 +201,9 @@ impl<S: Store> Replica<S> {
         if durable.own_last > self.waiters.own_durable || !durable.acks.is_empty() {
             self.waiters.unsynced.push_back((self.commit, durable));
             self.on_synced(self.waiters.synced);
+        }
+        if self.config.sabotage == Sabotage::HastyAck {
+            self.on_synced(self.commit);
         }
         Ok(())
     }

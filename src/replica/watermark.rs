@@ -3,7 +3,7 @@
 //! Every node promises through its head that later writes will be stamped later. Once all writes that a head speaks of
 //! are here and durable, everything up to its stamp is. A watermark never overstates; it may lag.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::{Mono, Timestamp};
 use super::dot::NodeId;
@@ -14,6 +14,12 @@ use super::message::Head;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heads {
     nodes: BTreeMap<NodeId, Known>,
+    /// Nodes whose awaited head must be compared with what is here: it is new, or more of their writes came.
+    unchecked: BTreeSet<NodeId>,
+    /// Nodes with something covered that is not known to be durable.
+    unsynced: BTreeSet<NodeId>,
+    /// Where the next beat begins to relay.
+    relayed: NodeId,
 }
 
 #[derive(Clone, Debug)]
@@ -34,7 +40,10 @@ impl Heads {
             Some(known) if known.latest.stamp >= head.stamp => {}
             Some(known) => {
                 known.latest = head.clone();
-                known.awaited.get_or_insert_with(|| (head.clone(), now));
+                if known.awaited.is_none() {
+                    known.awaited = Some((head.clone(), now));
+                    self.unchecked.insert(head.node);
+                }
             }
             // A lying peer may name any number of nodes.
             None if is_full => {}
@@ -46,8 +55,26 @@ impl Heads {
                     durable: Timestamp::default(),
                 };
                 self.nodes.insert(head.node, known);
+                self.unchecked.insert(head.node);
             }
         }
+    }
+
+    /// More writes of these nodes have come.
+    pub(super) fn recheck(&mut self, nodes: impl Iterator<Item = NodeId>) {
+        self.unchecked.extend(nodes);
+    }
+
+    /// Up to `count` heads to relay, none of them of `to`: others each time.
+    pub(super) fn relay(&mut self, to: NodeId, count: usize) -> Vec<Head> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let after = self.nodes.range((Excluded(self.relayed), Unbounded));
+        let heads = after.chain(self.nodes.range(..=self.relayed)).map(|(_, known)| &known.latest);
+        let heads: Vec<Head> = heads.filter(|head| head.node != to).take(count).cloned().collect();
+        if let Some(last) = heads.last() {
+            self.relayed = last.node;
+        }
+        heads
     }
 
     /// The latest head of a node.
@@ -55,14 +82,14 @@ impl Heads {
         self.nodes.get(&node).map(|known| &known.latest)
     }
 
-    /// The latest heads of all nodes.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Head> {
-        self.nodes.values().map(|known| &known.latest)
-    }
-
     /// Since when this node has waited for writes of `node`; `None` if it has all it has heard of.
     pub(super) fn behind_since(&self, node: NodeId) -> Option<Mono> {
         self.nodes.get(&node)?.awaited.as_ref().map(|(_, since)| *since)
+    }
+
+    /// Whether writes of anyone have been waited for since before `moment`.
+    pub(super) fn is_behind_since(&self, moment: Mono) -> bool {
+        self.nodes.values().any(|known| known.awaited.as_ref().is_some_and(|(_, since)| *since < moment))
     }
 
     /// Checks awaited heads against what commit number `commit` will have made visible.
@@ -72,39 +99,48 @@ impl Heads {
         now: Mono,
         mut holds_all: impl FnMut(&Head) -> Result<bool, E>,
     ) -> Result<(), E> {
-        for known in self.nodes.values_mut() {
+        for node in std::mem::take(&mut self.unchecked) {
+            let Some(known) = self.nodes.get_mut(&node) else { continue };
             let Some((head, _)) = &known.awaited else { continue };
             if !holds_all(head)? {
                 continue;
             }
             known.covered.insert(commit, head.stamp);
+            self.unsynced.insert(node);
             // The bound: only the latest of what waits for the disk is of use.
             while known.covered.len() > 2 {
                 let middle = known.covered.keys().nth(1).copied();
                 middle.and_then(|commit| known.covered.remove(&commit));
             }
-            known.awaited = match known.latest.stamp > head.stamp {
-                true => Some((known.latest.clone(), now)),
-                false => None,
-            };
+            known.awaited = (known.latest.stamp > head.stamp).then(|| (known.latest.clone(), now));
+            if known.awaited.is_some() {
+                self.unchecked.insert(node);
+            }
         }
         Ok(())
     }
 
     /// Everything up to `commit` is on disk.
     pub(super) fn synced(&mut self, commit: u64) {
-        for known in self.nodes.values_mut() {
+        let nodes = &mut self.nodes;
+        self.unsynced.retain(|node| {
+            let Some(known) = nodes.get_mut(node) else { return false };
             let later = known.covered.split_off(&(commit + 1));
             if let Some((_, stamp)) = std::mem::replace(&mut known.covered, later).pop_last() {
                 known.durable = known.durable.max(stamp);
             }
-        }
+            !known.covered.is_empty()
+        });
     }
 
-    /// All writes of all `members` stamped up to this are here, on disk.
+    /// All writes of all `members`, who come in order, stamped up to this are here, on disk.
     pub(super) fn watermark(&self, members: impl Iterator<Item = NodeId>) -> Timestamp {
+        let mut heads = self.nodes.iter().peekable();
         members
-            .map(|node| self.nodes.get(&node).map_or(Timestamp::default(), |known| known.durable))
+            .map(|member| {
+                while heads.next_if(|(node, _)| **node < member).is_some() {}
+                heads.next_if(|(node, _)| **node == member).map_or(Timestamp::default(), |(_, known)| known.durable)
+            })
             .min()
             .unwrap_or_default()
     }
@@ -134,6 +170,7 @@ mod tests {
         assert_eq!(heads.watermark(members()), Timestamp(0));
         heads.observe(&head(20), Mono(2));
         assert_eq!(heads.behind_since(NodeId(1)), Some(Mono(1)));
+        heads.recheck([NodeId(1)].into_iter());
         heads.cover(2, Mono(3), |head| Ok::<_, ()>(head.stamp == Timestamp(10))).unwrap();
         assert_eq!(heads.watermark(members()), Timestamp(0), "not on disk yet");
         heads.synced(2);

@@ -10,7 +10,7 @@ use super::key::{Key, NamespaceId};
 use super::limits::{CHUNK_LEN, CHUNKS_MAX, INLINE_LEN_MAX, METADATA_LEN_MAX, SEAL_OVERHEAD_MAX};
 use super::roster::Roster;
 use super::store::{BlobAddress, Store, StoreError};
-use super::{Now, Replica, Timestamp};
+use super::{Now, Replica, Sabotage, Timestamp};
 
 /// The current life of this node: minted at its first write, so a start that writes nothing costs nothing.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +85,10 @@ impl<S: Store> Replica<S> {
         }
         let held = self.store.get(key)?;
         let stamp = self.clock.tick(self.skew.corrected(now.wall_ms));
-        let time = held.as_ref().map_or(stamp, |held| stamp.max(held.marker().time.next()));
+        let time = match &held {
+            Some(held) if self.config.sabotage != Sabotage::MarkByClock => stamp.max(held.marker().time.next()),
+            _ => stamp,
+        };
         if time > Timestamp::CEILING {
             return Ok(Err(Refusal::Frozen));
         }
@@ -98,7 +101,7 @@ impl<S: Store> Replica<S> {
         self.push_soon(key, &entry);
         self.hold(key, held, entry)?;
         self.versions.insert(&mut self.store, dot)?;
-        self.wants_sync = true;
+        self.wants_sync = self.config.sabotage != Sabotage::SkipFsync;
         self.beats.active(now.mono);
         self.count("local_writes");
         Ok(Ok(Reply::Written { dot, marker, stamp }))
@@ -117,7 +120,7 @@ impl<S: Store> Replica<S> {
     fn next_dot(&mut self) -> Dot {
         let node = self.config.node;
         let rng = &mut self.rng;
-        let reused = self.config.sabotage.reuse_origin.then(|| self.versions.active());
+        let reused = (self.config.sabotage == Sabotage::ReuseOrigin).then(|| self.versions.active());
         let life = self.life.get_or_insert_with(|| {
             let incarnation = Incarnation(rng.next_u64());
             let origin = match reused {

@@ -119,7 +119,7 @@ fn a_follower_misses_nothing_wherever_it_goes() {
 
 #[test]
 fn a_position_that_claims_too_much_is_caught() {
-    let sabotage = Sabotage { boastful_positions: true, ..Sabotage::default() };
+    let sabotage = Sabotage::BoastfulPositions;
     let caught = on_every_core(0..20, |seed| follow(seed, sabotage)).into_iter().filter(|(_, found)| found.is_err());
     assert!(caught.count() > 0, "{sabotage:?} went unnoticed");
 }

@@ -169,10 +169,10 @@ fn must_show(sabotage: Sabotage) {
 
 #[test]
 fn a_bookmark_that_is_not_waited_for_is_caught() {
-    must_show(Sabotage { trust_bookmarks: true, ..Sabotage::default() });
+    must_show(Sabotage::TrustBookmarks);
 }
 
 #[test]
 fn a_bookmark_that_forgets_is_caught() {
-    must_show(Sabotage { forget_marks: true, ..Sabotage::default() });
+    must_show(Sabotage::ForgetMarks);
 }

@@ -131,13 +131,7 @@ fn messages() -> impl Strategy<Value = Message> {
 
 /// A replica with one peer, to which anything may be said.
 fn replica() -> (Replica<MemStore>, Now) {
-    let config = Config {
-        node: NodeId(1),
-        durability: Durability::Fsync,
-        seed: [5; 32],
-        secrets: Vec::new(),
-        sabotage: Sabotage::default(),
-    };
+    let config = Config::new(NodeId(1), Durability::Fsync, [5; 32]);
     let now = Now { mono: Mono(1), wall_ms: 1_700_000_000_000 };
     let mut replica = Replica::open(config, MemStore::default(), now).expect("memory does not fail");
     let hello = Message::Hello(Hello { boot: 1, started: Timestamp(1), heard: Timestamp::default() });

@@ -134,8 +134,8 @@ impl World {
         self.rng.fill_bytes(&mut seed);
         let now = self.at(process);
         let this = &mut self.processes[process];
-        let (node, secrets, sabotage) = (this.node, this.secrets.clone(), self.sabotage);
-        let config = Config { node, durability: Durability::Fsync, seed, secrets, sabotage };
+        let (secrets, sabotage) = (this.secrets.clone(), self.sabotage);
+        let config = Config { secrets, sabotage, ..Config::new(this.node, Durability::Fsync, seed) };
         this.replica = Some(Replica::open(config, this.disk.clone(), now).expect("memory does not fail"));
         self.turn(process, Input::Wake);
     }
