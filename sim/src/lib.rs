@@ -5,10 +5,24 @@
 //! a platform might round otherwise. Wall-clock time is only ever reported, in fields named `real_…`.
 
 pub mod bounds;
+pub mod checkers;
 pub mod cli;
+pub mod clocks;
+pub mod compare;
+pub mod host;
+pub mod machine;
+pub mod measure;
+pub mod network;
 pub mod outcome;
 pub mod places;
 pub mod portable;
 pub mod report;
+pub mod sabotage;
 pub mod scenario;
+pub mod shrink;
 pub mod span;
+pub mod swarm;
+pub mod trace;
+pub mod watch;
+pub mod workload;
+pub mod world;

@@ -89,7 +89,7 @@ pub struct Bursts {
 pub struct Nodes {
     /// All start from a directory that knows the whole roster. Otherwise each starts with an empty one.
     pub acquainted: bool,
-    /// Of each node, each way, in Mbit/s.
+    /// Of all that a node sends, in Mbit/s.
     pub uplink_mbit: u64,
     /// One fsync.
     pub fsync: Span,

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use super::{Replica, Sabotage};
 use super::bookmark::{Bookmark, NodeTag, OriginTag, pull_varint, push_varint};
 use super::dot::{Dot, Origin};
 use super::entry::{Entry, Marker};
@@ -13,6 +12,7 @@ use super::input::Output;
 use super::key::Key;
 use super::limits::{BOOKMARK_LEN_MAX, CHANGES_PER_BATCH_MAX};
 use super::store::{Store, StoreError};
+use super::{Replica, Sabotage};
 
 /// Version of the encoding; a bookmark's differs, so that neither is taken for the other.
 const FORMAT: u8 = 2;

@@ -1,0 +1,41 @@
+//! Queues, sessions and waiting lists stay within their named bounds.
+
+use starling::replica::limits;
+
+use super::{Checker, Scene, Verdict};
+
+/// The bounds that the replicas were given.
+pub(super) struct Bounded {
+    pub(super) bounds: limits::Bounds,
+}
+
+impl Checker for Bounded {
+    fn name(&self) -> &'static str {
+        "bounds"
+    }
+
+    fn inspect(&mut self, scene: &Scene) -> Verdict {
+        let bounds = &self.bounds;
+        for (host, replica) in
+            scene.hosts.iter().enumerate().filter_map(|(host, this)| Some((host, this.replica.as_ref()?)))
+        {
+            let load = replica.load();
+            // One message may begin below the bound and end above it.
+            let record_bytes = bounds.records_in_flight + limits::MESSAGE_LEN_MAX;
+            let pairs = [
+                ("keys queued for one peer", load.queued_for_one, bounds.rumor_keys),
+                ("keys queued", load.queued, bounds.rumor_keys_total),
+                ("sessions received", load.sessions_in, bounds.sessions_in),
+                ("sessions sent", load.sessions_out, bounds.sessions_out),
+                ("records waiting for blobs", load.pending, bounds.pending),
+                ("requests waiting", load.waiting, bounds.waiters),
+                ("intervals of one origin", load.intervals, bounds.intervals_per_origin),
+                ("record bytes on their way to one peer", load.records_in_flight, record_bytes),
+            ];
+            if let Some((what, is, may_be)) = pairs.iter().find(|(_, is, may_be)| is > may_be) {
+                return Err(format!("host {host}: {is} {what}, {may_be} allowed"));
+            }
+        }
+        Ok(())
+    }
+}

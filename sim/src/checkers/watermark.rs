@@ -1,0 +1,57 @@
+//! A watermark never overstates: everything that a member committed up to it is here, on disk.
+
+use std::collections::BTreeMap;
+
+use starling::replica::{NodeId, Timestamp};
+
+use super::{Checker, Scene, Verdict};
+
+/// In large worlds, this many hosts are looked at each time, others the next time.
+const HOSTS_AT_ONCE: usize = 12;
+
+/// Where to go on.
+#[derive(Default)]
+pub(super) struct Watermark {
+    next: usize,
+}
+
+fn check(scene: &Scene, host: usize) -> Verdict {
+    let this = &scene.hosts[host];
+    let Some(replica) = this.replica.as_ref().filter(|_| !this.is_committing()) else { return Ok(()) };
+    let watermark = replica.watermark();
+    if watermark == Timestamp::default() {
+        return Ok(());
+    }
+    let members: BTreeMap<NodeId, ()> = replica.roster().members().map(|(node, _)| (node, ())).collect();
+    let image = this.durable_image();
+    for write in scene.ledger.writes().filter(|write| write.stamp <= watermark) {
+        // What a node says of its former lives is too little once its directory was put back or cloned.
+        let node = write.dot.origin.node;
+        let is_promised = members.contains_key(&node) && !scene.ledger.forgetful.contains(&node);
+        if is_promised && !scene.ledger.lost.contains(&write.dot) && !scene.holds(image, write) {
+            return Err(format!(
+                "host {host} says it has everything up to {watermark:?} on disk, and lacks {} of {:?}, stamped {:?}",
+                write.dot, write.key, write.stamp
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Checker for Watermark {
+    fn name(&self) -> &'static str {
+        "watermark"
+    }
+
+    fn inspect(&mut self, scene: &Scene) -> Verdict {
+        for _ in 0..HOSTS_AT_ONCE.min(scene.hosts.len()) {
+            self.next = (self.next + 1) % scene.hosts.len();
+            check(scene, self.next)?;
+        }
+        Ok(())
+    }
+
+    fn at_rest(&mut self, scene: &Scene) -> Verdict {
+        (0..scene.hosts.len()).try_for_each(|host| check(scene, host))
+    }
+}

@@ -1,0 +1,213 @@
+//! Small worlds, each drawn whole from a seed: how many nodes, how bad the network, tiny bounds, few keys, and a plan of
+//! faults at the worst moments. Cheap enough for hundreds a minute, mean enough to find what is wrong.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+use starling::replica::{Mono, Sabotage, limits};
+
+use crate::outcome::{Outcome, Violation};
+use crate::scenario::{
+    Bursts, Clock, Direction, Fault, FaultKind, Links, Nodes, Places, Scenario, Selector, Transport, Value, Workload,
+};
+use crate::span::Span;
+use crate::world::{Options, World};
+
+/// A scenario and how to run it, both drawn from a seed.
+#[derive(Clone, Debug)]
+pub struct Draw {
+    /// What happens.
+    pub scenario: Scenario,
+    /// How it is run.
+    pub options: Options,
+}
+
+/// Draws a small world.
+pub fn draw(seed: u64, sabotage: Sabotage) -> Draw {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x7377_6172_6d00);
+    let nodes = rng.random_range(3..=9);
+    let duration = Span::ms(rng.random_range(8_000..30_000));
+    let one_in = |n: u32, rng: &mut ChaCha8Rng| rng.random_range(0..n) == 0;
+    let links = Links {
+        jitter: [0.0, 0.1, 1.0][rng.random_range(0..3)],
+        loss: [0.0, 0.0, 0.02, 0.2][rng.random_range(0..4)],
+        bursts: one_in(4, &mut rng).then(|| Bursts { loss: 0.7, good: Span::secs(3), bad: Span::ms(400) }),
+        reordering: 0.1,
+        duplication: 0.1,
+        bandwidth_mbit: [5, 50, 200][rng.random_range(0..3)],
+        queue: Span::ms(300),
+    };
+    let workload = Workload {
+        writes: rng.random_range(60..260),
+        keys: rng.random_range(2..16),
+        zipf: 0.5,
+        hot: [0.0, 0.5][rng.random_range(0..2)],
+        value: if one_in(2, &mut rng) { Value::Mixed } else { Value::Bytes(40) },
+        deletes: 0.15,
+        ttl: 0.1,
+        ttl_max: Span::secs(20),
+        bookmark_reads: 0.3,
+        acks: 0.3,
+        acks_nodes: rng.random_range(0..4),
+        bulk: if one_in(3, &mut rng) { rng.random_range(20..80) } else { 0 },
+        namespaces: 2,
+        namespaces_deleted: u64::from(one_in(3, &mut rng)),
+    };
+    let scenario = Scenario {
+        name: format!("swarm-{seed}"),
+        about: "a small world drawn from a seed".into(),
+        duration,
+        settle: Span::secs(90),
+        places: Places { count: nodes, pops: Vec::new() },
+        links,
+        nodes: Nodes {
+            acquainted: one_in(2, &mut rng),
+            uplink_mbit: 100,
+            fsync: Span::ms(rng.random_range(1..30)),
+            input: Span(20),
+            clock_skew: Span::ms(rng.random_range(0..150)),
+            clock_drift_ppm: 100,
+        },
+        transport: Transport {
+            records_as_datagrams: one_in(2, &mut rng),
+            redial_max: Span::secs(2),
+            idle_timeout: Span::secs(rng.random_range(2..10)),
+            stream_window: [60_000, 300_000, 2 << 20][rng.random_range(0..3)],
+            ..Transport::default()
+        },
+        workload,
+        faults: draw_faults(nodes, duration, &mut rng),
+    };
+    let bounds = draw_bounds(&mut rng);
+    let options =
+        Options { seed, bounds, sabotage, inspect_us: rng.random_range(50_000..400_000), ..Options::default() };
+    Draw { scenario, options }
+}
+
+/// Half of the worlds have the bounds of production, the others ones that a few writes reach.
+fn draw_bounds(rng: &mut ChaCha8Rng) -> limits::Bounds {
+    let mut bounds = limits::Bounds { fold_patience: Mono::from_ms(3_000), ..limits::Bounds::default() };
+    if rng.random_range(0..2) == 0 {
+        bounds.intervals_per_origin = rng.random_range(1..4);
+        bounds.rumor_keys = rng.random_range(2..8);
+        bounds.rumor_keys_total = rng.random_range(8..20);
+        bounds.covers = rng.random_range(1..4);
+        bounds.records_in_flight = rng.random_range(100..2_000);
+        bounds.batch_len = rng.random_range(100..1_000);
+        bounds.sessions_in = rng.random_range(1..3);
+        bounds.sessions_out = rng.random_range(1..3);
+        bounds.sync_window = rng.random_range(1..4);
+        bounds.pending = rng.random_range(8..20);
+        bounds.pending_soft = rng.random_range(1..3);
+    }
+    bounds
+}
+
+fn draw_faults(nodes: usize, duration: Span, rng: &mut ChaCha8Rng) -> Vec<Fault> {
+    let count = rng.random_range(2..16);
+    (0..count)
+        .map(|_| {
+            let at = Span(rng.random_range(0..duration.0));
+            let lasts = Span::ms(rng.random_range(20..9_000));
+            let one = |rng: &mut ChaCha8Rng| Selector::Node(rng.random_range(0..nodes));
+            let some = |rng: &mut ChaCha8Rng| Selector::Share(rng.random_range(10..70));
+            let nodes = if rng.random_range(0..3) == 0 { some(rng) } else { one(rng) };
+            let from = if rng.random_range(0..2) == 0 { Selector::All } else { one(rng) };
+            let direction = [Direction::Both, Direction::Out, Direction::In][rng.random_range(0..3)];
+            let kind = match rng.random_range(0..100) {
+                0..22 => FaultKind::Crash { keep: rng.random_range(0..3) },
+                22..30 => FaultKind::Restore { age: Span::ms(rng.random_range(0..12_000)) },
+                30..33 => FaultKind::Wipe,
+                33..36 => FaultKind::Clone,
+                36..40 => FaultKind::Join { count: 1 },
+                40..42 => FaultKind::Leave,
+                42..56 => FaultKind::Partition { from, direction },
+                56..60 => FaultKind::Flap { from, period: Span::ms(rng.random_range(200..3_000)) },
+                60..72 => FaultKind::Reset { from },
+                72..76 => FaultKind::Loss { loss: 0.3, bursts: None },
+                76..79 => FaultKind::Slow { factor: rng.random_range(10..300) },
+                79..84 => FaultKind::Pause,
+                84..88 => FaultKind::Deaf,
+                88..91 => FaultKind::SlowDisk { fsync: Span::ms(rng.random_range(50..900)) },
+                91..93 => FaultKind::DiskFull,
+                93..99 => FaultKind::Clock {
+                    clock: match rng.random_range(0..5) {
+                        0 => Clock::Ahead(Span::secs(3_600)),
+                        1 => Clock::Behind(Span::secs(3_600)),
+                        2 => Clock::DriftPpm(rng.random_range(-50_000..50_000)),
+                        3 => Clock::Ahead(Span::ms(rng.random_range(0..400))),
+                        _ => Clock::Frozen,
+                    },
+                },
+                _ => FaultKind::Leap { by: Span::secs(rng.random_range(1..100_000)) },
+            };
+            // Wherever a node stays away for good, it is one node and not a third of them.
+            let nodes = match kind {
+                FaultKind::Wipe | FaultKind::Leave | FaultKind::Clone => one(rng),
+                _ => nodes,
+            };
+            Fault { at, lasts, nodes, kind }
+        })
+        .collect()
+}
+
+/// Runs a drawn world; a panic of the replica is a violation like any other.
+pub fn run(draw: &Draw) -> Outcome {
+    let run = || World::run(&draw.scenario, &draw.options, &mut |_| {});
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let what = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_default();
+        let mut outcome = Outcome::default();
+        outcome.summary.seed = draw.options.seed;
+        outcome.summary.violations.push(Violation { checker: "panic".into(), at_us: 0, what });
+        outcome
+    })
+}
+
+/// A seed whose world broke a promise.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The seed.
+    pub seed: u64,
+    /// What broke.
+    pub violation: Violation,
+}
+
+/// Lives `seeds` on `threads`; the first to fail, lowest seed first, stops it. Calls `done` after each.
+pub fn search(
+    seeds: std::ops::Range<u64>,
+    threads: usize,
+    sabotage: Sabotage,
+    done: &(dyn Fn(&Outcome) + Sync),
+) -> Option<Found> {
+    let next = AtomicU64::new(seeds.start);
+    let stop = AtomicBool::new(false);
+    let found: Mutex<Vec<Found>> = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let outcome = run(&draw(seed, sabotage));
+                    if let Some(violation) = outcome.summary.violations.first().cloned() {
+                        stop.store(true, Ordering::Relaxed);
+                        if let Ok(mut found) = found.lock() {
+                            found.push(Found { seed, violation });
+                        }
+                    }
+                    done(&outcome);
+                }
+            });
+        }
+    });
+    found.into_inner().ok()?.into_iter().min_by_key(|found| found.seed)
+}

@@ -1,0 +1,261 @@
+//! Clients: what they ask of nodes and what they do with the answers.
+
+use bytes::Bytes;
+use starling::replica::limits::{CHUNK_LEN, INLINE_LEN_MAX};
+use starling::replica::{
+    AckLevel, Blob, BlobId, Bookmark, Content, Dot, Input, Key, NamespaceId, NodeId, NodeInfo, Refusal, Reply, Request,
+    Roster, Ticket, Timestamp, Value,
+};
+
+use super::World;
+use super::events::Event;
+use crate::workload::{self, Act, Op};
+
+/// How long clients wait for acknowledgements and bookmarks.
+const PATIENCE_MS: u64 = 10_000;
+/// Between the last chunk of a large value and the write that refers to it.
+const UPLOAD_US: u64 = 2_000;
+/// How long a node that has left stays, so that others hear of it.
+const FAREWELL_US: u64 = 500_000;
+
+/// Who waits for a reply, and for what.
+#[derive(Clone, Debug)]
+pub(super) enum Client {
+    /// Nobody who cares.
+    Ignored,
+    /// A writer.
+    Write { key: Key, acks: Option<usize>, read_at: Option<usize> },
+    /// A writer whose write is accepted.
+    Acks { key: Key, dot: Dot },
+    /// A reader with a bookmark.
+    Read { key: Key, dot: Dot, asked_us: u64 },
+    /// A node that will leave once others have what it wrote.
+    Drain,
+    /// A node that leaves.
+    Leave,
+    /// One that has left, and waits for someone to have heard.
+    Left,
+    /// One that must be served now that all is well again.
+    Must { what: &'static str },
+}
+
+/// The namespace of a number.
+pub(crate) fn namespace_id(number: u64) -> NamespaceId {
+    let mut id = [0x51; 16];
+    id[8..].copy_from_slice(&number.to_be_bytes());
+    NamespaceId(id)
+}
+
+fn key_of(namespace: u64, key: u64) -> Key {
+    Key::new(namespace_id(namespace), format!("key/{key:06}").as_bytes()).expect("a short key")
+}
+
+fn inline(bytes: Vec<u8>) -> Content {
+    Content { expire_ms: 0, metadata: Bytes::new(), value: Value::Inline(bytes.into()) }
+}
+
+impl World {
+    pub(super) fn next_op(&mut self) {
+        let number = self.next_op;
+        let Some(op) = self.ops.get(number).cloned() else { return };
+        self.next_op += 1;
+        if let Some(next) = self.ops.get(self.next_op) {
+            self.schedule(next.at_us, Event::NextOp);
+        }
+        let host = op.node % self.hosts.len();
+        if !self.hosts[host].is_up() {
+            self.measure.writes.unserved += 1;
+            return;
+        }
+        self.act(host, number as u64, &op);
+    }
+
+    fn act(&mut self, host: usize, number: u64, op: &Op) {
+        match &op.act {
+            Act::DeleteNamespace(namespace) => {
+                let key = Key::new(NamespaceId::DELETED, &namespace_id(*namespace).0).expect("sixteen bytes are a key");
+                let request = Request::Write { key, content: inline(vec![0]) };
+                self.ask(host, request, Client::Ignored);
+            }
+            Act::Write { key, namespace, content, acks, read_at } => {
+                let key = key_of(*namespace, *key);
+                let client = Client::Write { key: key.clone(), acks: *acks, read_at: *read_at };
+                let (len, expire_ms) = match content {
+                    workload::Content::Tombstone => {
+                        let content = Content { value: Value::Tombstone, ..inline(Vec::new()) };
+                        return self.ask(host, Request::Write { key, content }, client);
+                    }
+                    workload::Content::Bytes(len) => (*len, 0),
+                    workload::Content::Expiring(len, ttl_ms) => {
+                        (*len, self.hosts[host].now(self.now_us).wall_ms + ttl_ms)
+                    }
+                };
+                if len <= INLINE_LEN_MAX as u64 {
+                    let mut bytes = vec![number as u8; (len as usize).max(8)];
+                    bytes[..8].copy_from_slice(&number.to_be_bytes());
+                    let content = Content { expire_ms, ..inline(bytes) };
+                    return self.ask(host, Request::Write { key, content }, client);
+                }
+                let content = Content { expire_ms, ..self.upload(host, number, &key, len) };
+                let request = Box::new(Request::Write { key, content });
+                self.schedule(self.now_us + UPLOAD_US, Event::Ask { host, request, client: Box::new(client) });
+            }
+        }
+    }
+
+    /// Stores the chunks of a large value; the content that refers to them. Chunks are stand-ins of sixteen bytes that
+    /// begin with the length of what they stand for, which is what they weigh on the wire.
+    fn upload(&mut self, host: usize, number: u64, key: &Key, len: u64) -> Content {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        id[8..].copy_from_slice(&self.ticket.to_be_bytes());
+        let id = BlobId(id);
+        let mut chunks = Vec::new();
+        for index in 0..len.div_ceil(CHUNK_LEN as u64) as u32 {
+            let rest = len - u64::from(index) * CHUNK_LEN as u64;
+            let stood_for = rest.min(CHUNK_LEN as u64) as u32 - 16;
+            let mut chunk = Vec::with_capacity(16);
+            chunk.extend_from_slice(&stood_for.to_le_bytes());
+            chunk.extend_from_slice(&number.to_be_bytes());
+            chunk.extend_from_slice(&index.to_be_bytes());
+            chunks.push(*blake3::hash(&chunk).as_bytes());
+            let request = Request::PutChunk { key: key.clone(), id, index, chunk: chunk.into() };
+            self.ask(host, request, Client::Ignored);
+        }
+        Content { value: Value::Blob(Blob { id, len, chunks }), ..inline(Vec::new()) }
+    }
+
+    pub(super) fn ask(&mut self, host: usize, request: Request, client: Client) {
+        if !self.hosts[host].is_up() {
+            return;
+        }
+        self.ticket += 1;
+        let ticket = self.ticket;
+        self.clients.insert(ticket, client);
+        self.arrive(host, Input::Request { ticket, request });
+    }
+
+    fn ask_later(&mut self, at_us: u64, host: usize, request: Request, client: Client) {
+        self.schedule(at_us, Event::Ask { host, request: Box::new(request), client: Box::new(client) });
+    }
+
+    pub(super) fn replied(&mut self, host: usize, ticket: Ticket, reply: Reply) {
+        let Some(client) = self.clients.remove(&ticket) else { return };
+        let seq = if let Reply::Written { dot, .. } = &reply { dot.seq } else { 0 };
+        self.trace.note(self.now_us, b'R', [host as u64, ticket], &seq.to_be_bytes());
+        match (client, reply) {
+            (Client::Write { key, acks, read_at }, Reply::Written { dot, marker, stamp }) => {
+                self.judge.accepted(host, &key, dot, marker, &self.hosts, self.now_us);
+                self.measure.accepted(host, &key, marker, &self.hosts, self.now_us);
+                self.watch.accepted(host, &key, dot, marker, self.measure.writes.accepted, self.now_us);
+                if let Some(nodes) = acks {
+                    let level = if nodes == 0 { AckLevel::All } else { AckLevel::Nodes(nodes) };
+                    let request = Request::AwaitAcks { dot, level, patience_ms: PATIENCE_MS };
+                    self.ask(host, request, Client::Acks { key: key.clone(), dot });
+                }
+                if let Some(reader) = read_at {
+                    let reader = reader % self.hosts.len();
+                    let request = await_covered(dot, stamp, PATIENCE_MS);
+                    let asked_us = self.now_us + self.one_way_us(host, reader);
+                    self.ask_later(asked_us, reader, request, Client::Read { key, dot, asked_us });
+                }
+            }
+            (Client::Write { .. }, Reply::Refused(refusal)) => {
+                self.measure.writes.refused += 1;
+                if refusal == Refusal::Frozen {
+                    self.judge.found("refusals", self.now_us, || format!("host {host} calls a key frozen"));
+                }
+            }
+            (Client::Acks { key, dot }, Reply::Acknowledged(nodes) | Reply::TimedOut(nodes)) => {
+                self.judge.acknowledged(host, &key, dot, &nodes, &self.hosts, self.now_us);
+                self.watch.acknowledged(host, dot, &nodes, self.now_us);
+            }
+            (Client::Read { key, dot, asked_us }, Reply::Done) => {
+                self.judge.read(host, &key, dot, &self.hosts, self.now_us);
+                self.measure.bookmark_waits_us.push(self.now_us - asked_us);
+            }
+            (Client::Drain, Reply::Status(status)) if status.last > 0 => {
+                let Some(dot) = status.life.map(|life| life.dot(status.last)) else { return };
+                let request = Request::AwaitAcks { dot, level: AckLevel::Nodes(2), patience_ms: PATIENCE_MS };
+                self.ask(host, request, Client::Drain);
+            }
+            (Client::Drain, reply) => {
+                if matches!(reply, Reply::TimedOut(_)) {
+                    // It leaves all the same, with what it alone has.
+                    self.judge.disturbed(host, &self.hosts, self.now_us);
+                }
+                self.ask(host, Request::Leave, Client::Leave);
+            }
+            (Client::Leave, Reply::Written { dot, .. }) => {
+                let request = Request::AwaitAcks { dot, level: AckLevel::Nodes(2), patience_ms: PATIENCE_MS };
+                self.ask(host, request, Client::Left);
+            }
+            (Client::Left, _) => self.schedule(self.now_us + FAREWELL_US, Event::Stop { host }),
+            (Client::Must { what }, reply @ (Reply::Refused(_) | Reply::TimedOut(_))) => {
+                let why = format!("host {host}, all faults over: no {what}: {reply:?}");
+                self.judge.found("progress", self.now_us, || why);
+            }
+            (Client::Must { .. }, Reply::Written { dot, stamp, .. }) => {
+                let request = Request::AwaitAcks { dot, level: AckLevel::All, patience_ms: 3 * PATIENCE_MS };
+                self.ask(host, request, Client::Must { what: "acknowledgement by all within 30 s" });
+                for reader in 0..self.hosts.len() {
+                    let request = await_covered(dot, stamp, 3 * PATIENCE_MS);
+                    self.ask(reader, request, Client::Must { what: "write of another node within 30 s" });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A node that is new to its flock writes its own entry of the roster.
+    pub(super) fn introduce(&mut self, host: usize) {
+        let node = self.hosts[host].node;
+        let Some(replica) = &self.hosts[host].replica else { return };
+        if replica.roster().info(node).is_none() && !replica.roster().is_evicted(node) {
+            let request = roster_entry(node, &self.places[self.hosts[host].place].iata);
+            self.ask(host, request, Client::Ignored);
+        }
+    }
+
+    /// The node asks to leave.
+    pub(super) fn leave(&mut self, host: usize) {
+        self.ask(host, Request::Status, Client::Drain);
+    }
+
+    /// An operator evicts, at some node that runs, those that will never come back.
+    pub(super) fn evict_the_gone(&mut self) {
+        let operator = (0..self.hosts.len())
+            .find(|host| self.hosts[*host].is_up() && !self.to_evict.contains(&self.hosts[*host].node));
+        let Some(operator) = operator else { return };
+        for node in std::mem::take(&mut self.to_evict) {
+            let key = Roster::key(NamespaceId::EVICTED, node);
+            self.ask(operator, Request::Write { key, content: inline(vec![0]) }, Client::Ignored);
+        }
+    }
+
+    /// What must go through once all is well: a write at these hosts, that all acknowledge and can read.
+    pub(super) fn demand_progress(&mut self, hosts: &[usize]) {
+        for host in hosts {
+            let key = Key::new(namespace_id(u64::MAX), &(*host as u64).to_be_bytes()).expect("eight bytes are a key");
+            let request = Request::Write { key, content: inline(vec![1]) };
+            self.ask(*host, request, Client::Must { what: "write accepted" });
+        }
+    }
+
+    /// Whether someone who must be served still waits.
+    pub(super) fn progress_is_owed(&self) -> bool {
+        self.clients.values().any(|client| matches!(client, Client::Must { .. }))
+    }
+}
+
+fn await_covered(dot: Dot, stamp: Timestamp, patience_ms: u64) -> Request {
+    let mut bookmark = Bookmark::default();
+    bookmark.note(dot, stamp);
+    Request::AwaitCovered { bookmark, patience_ms }
+}
+
+/// The write by which a node puts itself on the roster.
+pub(super) fn roster_entry(node: NodeId, pop: &str) -> Request {
+    let info = NodeInfo { name: format!("{pop}-{node}"), pop: pop.to_owned(), protocol: 1, ..NodeInfo::default() };
+    Request::Write { key: Roster::key(NamespaceId::NODES, node), content: info.to_content() }
+}
