@@ -199,7 +199,7 @@ mod tests {
         let content = Content { expire_ms: 0, metadata: Bytes::new(), value: Value::Inline(Bytes::from_static(b"x")) };
         let marker = Marker { time: Timestamp::from_ms(1), origin };
         let entry = Entry::new(&key, origin.dot(u64::MAX), Timestamp::from_ms(1), marker, content);
-        for covers in [0, 1, COVERS_MAX] {
+        for covers in [0, 1, crate::replica::limits::COVERS_MAX] {
             let push = Push { record: entry.to_record(&key), covers: vec![origin.dot(u64::MAX); covers] };
             // Beside what is counted stand a few lengths, and once the header of the message.
             let (counted, weighed) = (len_of(&push), encode_records(vec![push]).len());
