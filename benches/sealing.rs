@@ -61,7 +61,7 @@ impl Subject {
 
     fn request(&self, method: &str, body: Option<usize>) -> load::Make {
         let (method, account, namespace) = (method.to_owned(), self.account.clone(), self.namespace);
-        let body = body.map_or(String::new(), |len| "v".repeat(len));
+        let body = body.map_or(String::new(), text);
         Arc::new(move |number| {
             format!(
                 "{method} /client/v4/accounts/{account}/storage/kv/namespaces/{namespace}/values/{} HTTP/1.1\r\n\
@@ -88,7 +88,7 @@ impl Subject {
 
     /// Writes per second of many tasks.
     async fn puts(&self, len: usize) -> f64 {
-        let (start, value) = (Instant::now(), Bytes::from(vec![7; len]));
+        let (start, value) = (Instant::now(), Bytes::from(text(len)));
         let tasks: Vec<_> = (0..CONNECTIONS as u64)
             .map(|task| tokio::spawn(put_for_a_while(self.node.kv().clone(), self.namespace, task, value.clone())))
             .collect();
@@ -110,6 +110,16 @@ async fn put_for_a_while(kv: Kv, namespace: NamespaceId, task: u64, value: Bytes
     number
 }
 
+/// Text that does not compress to nothing, in another order for each length: sealed bytes don't compress at all.
+fn text(len: usize) -> String {
+    let mut hash = blake3::Hasher::new().finalize_xof();
+    let mut bytes = vec![0; len.div_ceil(2)];
+    hash.fill(&mut bytes);
+    let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    text.truncate(len);
+    text
+}
+
 fn key(number: u64) -> String {
     format!("key-{:012}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % KEYS)
 }
@@ -126,7 +136,7 @@ async fn run() {
     let subjects = [Subject::start(true).await, Subject::start(false).await];
     for subject in &subjects {
         for number in 0..KEYS {
-            let put = Put { value: Bytes::from(vec![7; 100]), metadata: None, expiration: None };
+            let put = Put { value: Bytes::from(text(100)), metadata: None, expiration: None };
             let key = format!("key-{number:012}");
             subject.node.kv().put(subject.namespace, key.as_bytes(), put).await.expect("written");
         }
