@@ -1,7 +1,7 @@
 //! workerd's `kvNamespace` binding: the HTTP/1.1 protocol that Workers' `env.KV.get()` and the like turn into.
 //!
 //! A second face of [`Kv`], with limits, wording and the reading of bodies from `api`. One listener serves many
-//! namespaces: each request says which (`X-KV-Namespace`), an [`Authorize`] says whether. Knows nothing of Workers
+//! namespaces: each request says which (`X-KV-Namespace`), an `Authorize` says whether. Knows nothing of Workers
 //! themselves, of storage or of peers.
 //!
 //! A Worker sees of an error the status and the reason phrase, so HTTP/2, which has none, is not spoken here.
