@@ -69,3 +69,6 @@ pub mod store;
 #[cfg(feature = "node")]
 #[doc(hidden)]
 pub mod terminal;
+#[cfg(feature = "node")]
+#[doc(hidden)]
+pub mod worker;
