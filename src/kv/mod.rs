@@ -15,6 +15,7 @@ mod namespaces;
 mod scope;
 mod seal;
 mod session;
+mod system;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -39,6 +40,7 @@ pub use namespaces::{NAMESPACES_PER_ACCOUNT_MAX, Namespace};
 pub use scope::{Grants, Scope};
 pub use seal::{AeadSeal, Part, PlainSeal, Seal, SealError};
 use session::Session;
+pub(crate) use system::SystemRow;
 pub use tokens::{NewToken, TOKEN_LEN_MIN, TOKENS_PER_ACCOUNT_MAX, Token, TokenId};
 pub use upload::Upload;
 pub use values::{Found, Put, Value};
@@ -103,7 +105,7 @@ impl Kv {
         &*self.0.seal
     }
 
-    fn random_id(&self) -> [u8; 16] {
+    pub(crate) fn random_id(&self) -> [u8; 16] {
         let mut id = [0; 16];
         self.0.rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut id);
         id

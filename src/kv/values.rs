@@ -55,12 +55,16 @@ impl Kv {
     /// The value of a key; `None` if it is missing, deleted or expired. Whether the namespace exists is for the
     /// caller to check (see [`Kv::namespace`]).
     pub async fn get(&self, namespace: NamespaceId, key: &[u8]) -> Result<Option<Found>, KvError> {
-        let key = user_key(namespace, key)?;
+        self.find(&user_key(namespace, key)?).await
+    }
+
+    /// What a key holds, asked for elsewhere if it is damaged here.
+    pub(super) async fn find(&self, key: &Key) -> Result<Option<Found>, KvError> {
         // A namespace's key and its first values come on different streams.
         let mut waited = Duration::ZERO;
         let mut is_repaired = false;
         loop {
-            match self.read(&key) {
+            match self.read(key) {
                 Err(KvError::Damaged(why)) if !is_repaired => {
                     tracing::error!(?key, %why, "a stored value is damaged: asking other nodes for it");
                     is_repaired = true;

@@ -175,6 +175,7 @@ impl Driver {
             self.replica.commit(now)?;
             self.carry_out(now)?;
             self.note_arrivals();
+            self.tell_workers();
             self.sync_if_due(now);
         }
     }
@@ -290,6 +291,11 @@ impl Driver {
             let lag = Duration::from_millis(there_ms.saturating_sub(arrival.stamp.ms()));
             self.metrics.write_arrived(arrival.origin, lag);
         }
+    }
+
+    fn tell_workers(&self) {
+        let generation = self.replica.store().reader().worker_generation();
+        self.mailbox.worker_changes.send_if_modified(|told| std::mem::replace(told, generation) != generation);
     }
 
     fn publish_roster(&self) {

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::clock::MachineClock;
 use crate::replica::{Changes, Reply, Request};
@@ -30,6 +30,7 @@ pub struct Handle {
     clock: MachineClock,
     failure: Arc<OnceLock<String>>,
     changes: broadcast::WeakSender<Arc<Changes>>,
+    worker_changes: watch::Receiver<u64>,
 }
 
 /// The driver's end.
@@ -39,6 +40,8 @@ pub struct Mailbox {
     failure: Arc<OnceLock<String>>,
     /// Whoever watches changes.
     pub changes: broadcast::Sender<Arc<Changes>>,
+    /// Whoever waits for what Workers are made of to change: its generation in the store.
+    pub worker_changes: watch::Sender<u64>,
 }
 
 /// A mailbox over the store that `reader` reads, of a node that lives by `clock`.
@@ -46,8 +49,16 @@ pub fn mailbox(reader: Reader, clock: MachineClock) -> (Handle, Mailbox) {
     let (sender, requests) = mpsc::channel(REQUESTS_MAX);
     let failure = Arc::new(OnceLock::new());
     let (changes, _) = broadcast::channel(CHANGES_MAX);
-    let handle = Handle { requests: sender, reader, clock, failure: failure.clone(), changes: changes.downgrade() };
-    (handle, Mailbox { requests, failure, changes })
+    let (worker_changes, watched) = watch::channel(reader.worker_generation());
+    let handle = Handle {
+        requests: sender,
+        reader,
+        clock,
+        failure: failure.clone(),
+        changes: changes.downgrade(),
+        worker_changes: watched,
+    };
+    (handle, Mailbox { requests, failure, changes, worker_changes })
 }
 
 impl Handle {
@@ -81,6 +92,11 @@ impl Handle {
     pub fn changes(&self) -> broadcast::Receiver<Arc<Changes>> {
         // Without a driver there will be none: the channel closes at once.
         self.changes.upgrade().unwrap_or_else(|| broadcast::channel(1).0).subscribe()
+    }
+
+    /// Ticks once a change of what Workers are made of is committed here, wherever it was made. Closes with the driver.
+    pub fn worker_changes(&self) -> watch::Receiver<u64> {
+        self.worker_changes.clone()
     }
 
     /// Requests that wait for the driver.

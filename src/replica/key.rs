@@ -38,6 +38,10 @@ impl NamespaceId {
     pub const ACCOUNTS: Self = Self::system(9);
     /// The audit log; opaque to the replica.
     pub const AUDIT: Self = Self::system(10);
+    /// What Workers are made of: scripts, versions, deployments, routes; opaque to the replica.
+    pub const WORKERS: Self = Self::system(11);
+    /// The files of Workers: modules, secrets, static assets; opaque to the replica.
+    pub const WORKER_FILES: Self = Self::system(12);
 
     const fn system(number: u8) -> Self {
         let mut id = [0; 16];

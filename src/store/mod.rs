@@ -401,7 +401,7 @@ impl Store for FjallStore {
 
     fn commit(&mut self, sync: bool) -> Result<u64, StoreError> {
         let staged = std::mem::take(&mut self.staged);
-        let is_system = staged.touches_system();
+        let (is_system, is_worker) = (staged.touches_system(), staged.touches_workers());
         self.tables.check()?;
         let stopwatch = Stopwatch::start();
         self.write(staged, sync).map_err(|error| self.tables.fail(error))?;
@@ -410,6 +410,9 @@ impl Store for FjallStore {
         }
         if is_system {
             self.tables.system_generation.fetch_add(1, Ordering::Release);
+        }
+        if is_worker {
+            self.tables.worker_generation.fetch_add(1, Ordering::Release);
         }
         self.commit += 1;
         Ok(self.commit)

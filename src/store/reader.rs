@@ -25,6 +25,11 @@ impl Reader {
         self.tables.system_generation.load(Ordering::Acquire)
     }
 
+    /// Rises with every commit that touches what Workers are made of, after it is visible.
+    pub fn worker_generation(&self) -> u64 {
+        self.tables.worker_generation.load(Ordering::Acquire)
+    }
+
     /// The entry of a key, tombstones included. One that can't be read counts as absent.
     pub fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         self.held(key).map(Held::entry)

@@ -9,7 +9,7 @@ use fjall::OwnedWriteBatch;
 
 use super::rows;
 use super::tables::Tables;
-use crate::replica::{Dot, Entry, Key, StoreError};
+use crate::replica::{Dot, Entry, Key, NamespaceId, StoreError};
 
 /// `None` stands for a row that goes.
 #[derive(Default)]
@@ -58,6 +58,15 @@ impl Staged {
     pub(super) fn touches_system(&self) -> bool {
         let first = self.data.first_key_value().and_then(|(key, _)| Key::from_bytes(key.clone()));
         first.is_some_and(|key| key.namespace().is_system())
+    }
+
+    /// Whether an entry that Workers are made of is among what is staged.
+    pub(super) fn touches_workers(&self) -> bool {
+        let is_among = |namespace: NamespaceId| {
+            let first = self.data.range(Bytes::copy_from_slice(&namespace.0)..).next();
+            first.is_some_and(|(key, _)| key.starts_with(&namespace.0))
+        };
+        is_among(NamespaceId::WORKERS) || is_among(NamespaceId::WORKER_FILES)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -46,6 +46,8 @@ pub(super) struct Tables {
     pub(super) path: PathBuf,
     /// Commits that touched system entries.
     pub(super) system_generation: AtomicU64,
+    /// Commits that touched entries of Workers.
+    pub(super) worker_generation: AtomicU64,
     /// How long the disk took.
     pub(super) fsyncs: Histogram,
     /// Why writes have stopped.
@@ -56,8 +58,22 @@ pub(super) struct Tables {
 
 impl Tables {
     pub(super) fn new(path: PathBuf, db: Database, [data, seq, blob, meta]: [Keyspace; 4]) -> Self {
-        let (system_generation, fsyncs, failure, corrupt, corrupt_logged) = Default::default();
-        Self { db, data, seq, blob, meta, path, system_generation, fsyncs, failure, corrupt, corrupt_logged }
+        let (system_generation, worker_generation) = Default::default();
+        let (fsyncs, failure, corrupt, corrupt_logged) = Default::default();
+        Self {
+            db,
+            data,
+            seq,
+            blob,
+            meta,
+            path,
+            system_generation,
+            worker_generation,
+            fsyncs,
+            failure,
+            corrupt,
+            corrupt_logged,
+        }
     }
 
     pub(super) fn keyspaces(&self) -> [&Keyspace; 4] {
