@@ -1,4 +1,4 @@
-//! Text that must not reach logs, error messages or `Debug` output: join tokens and API tokens.
+//! Text that must not reach logs, error messages or `Debug` output: join tokens and API tokens, the secrets of Workers.
 
 use std::fmt;
 
@@ -10,6 +10,11 @@ impl Secret {
     /// Takes the text, without white space around it (token files end with a line break).
     pub fn new(text: &str) -> Self {
         Self(text.trim().to_owned())
+    }
+
+    /// Takes the text as it is.
+    pub fn exact(text: &str) -> Self {
+        Self(text.to_owned())
     }
 
     /// The secret itself. Never log it.

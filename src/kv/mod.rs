@@ -40,7 +40,6 @@ pub use namespaces::{NAMESPACES_PER_ACCOUNT_MAX, Namespace};
 pub use scope::{Grants, Scope};
 pub use seal::{AeadSeal, Part, PlainSeal, Seal, SealError};
 use session::Session;
-pub(crate) use system::SystemRow;
 pub use tokens::{NewToken, TOKEN_LEN_MIN, TOKENS_PER_ACCOUNT_MAX, Token, TokenId};
 pub use upload::Upload;
 pub use values::{Found, Put, Value};

@@ -3,6 +3,12 @@
 //! Everything that a Worker is made of is replicated like any other entry, so that what is deployed at one PoP runs at
 //! every PoP. Knows nothing of peers and of storage.
 
+mod assets;
+pub mod catalog;
 mod program;
+mod tails;
 
+pub use assets::{Asset, Assets, HtmlHandling, NotFoundHandling, Resolved, ScriptFirst};
+pub use catalog::{WorkerError, Workers};
 pub use program::{Binding, Live, Module, ModuleKind, Program, ScriptId, Syntax};
+pub use tails::{TAIL_EVENT_LEN_MAX, TAIL_EVENTS_MAX, TAILS_MAX, Tail, TailEvent, Tails, Told, TooManyTails};

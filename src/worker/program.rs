@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::assets::Assets;
 use crate::kv::{AccountId, NamespaceId};
 use crate::secret::Secret;
 
@@ -17,6 +18,8 @@ pub struct Program {
     pub account: AccountId,
     /// The script's name, unique in its account.
     pub script: String,
+    /// Of the script, from its first upload to its deletion: of two scripts that had one name in turn, each has its own.
+    pub life: [u8; 16],
     /// A UUID in text.
     pub version: String,
     /// How the code is written.
@@ -29,6 +32,10 @@ pub struct Program {
     pub compatibility_date: String,
     /// Exceptions to the date.
     pub compatibility_flags: Vec<String>,
+    /// Its static files, if it has any. A program without modules is nothing but those.
+    pub assets: Option<Arc<Assets>>,
+    /// Longest that a request may compute, in milliseconds, if its owner has set a limit.
+    pub cpu_ms: Option<u32>,
 }
 
 /// How a script is written.
@@ -94,6 +101,9 @@ pub struct Live {
     pub crons: Vec<String>,
     /// Where it is served besides, as patterns of host and path.
     pub routes: Vec<String>,
+    /// The label that tells its account's scripts from others' of the same name:
+    /// `<script>.<subdomain>.workers.localhost`.
+    pub subdomain: String,
 }
 
 /// A script of an account: what requests are routed to.
