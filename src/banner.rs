@@ -16,6 +16,8 @@ pub struct Started {
     pub api: SocketAddr,
     /// Where bindings are served, if anywhere.
     pub bindings: Option<String>,
+    /// Where requests for Workers arrive, as a URL.
+    pub workers: Option<String>,
     /// Where gossip listens.
     pub gossip: SocketAddr,
     /// The node id, 16 hex digits.
@@ -57,7 +59,8 @@ fn render(started: &Started, program: &str, paint: Paint) -> String {
 }
 
 fn write_banner(text: &mut String, started: &Started, program: &str, paint: Paint) -> std::fmt::Result {
-    let Started { api, bindings, gossip, node, name, pop, account, data, token_path, peers, certificate } = started;
+    let Started { api, bindings, workers, gossip, node, name, pop, account, data, token_path, peers, certificate } =
+        started;
     let url = api_url(*api, certificate.is_some());
     let data_word = path_word(data);
     let place = pop.as_ref().map(|pop| format!(" at {pop}")).unwrap_or_default();
@@ -71,6 +74,9 @@ fn write_banner(text: &mut String, started: &Started, program: &str, paint: Pain
     writeln!(text, "  {}  {url}", paint.dim("api    "))?;
     if let Some(bindings) = bindings {
         writeln!(text, "  {} {bindings}", paint.dim("bindings"))?;
+    }
+    if let Some(workers) = workers {
+        writeln!(text, "  {}  {workers}", paint.dim("workers"))?;
     }
     writeln!(text, "  {}  {gossip}/udp", paint.dim("gossip "))?;
     writeln!(text, "  {}  {node}", paint.dim("node   "))?;
@@ -147,6 +153,7 @@ mod tests {
         Started {
             api: "127.0.0.1:7700".parse().unwrap(),
             bindings: None,
+            workers: Some("http://127.0.0.1:7701".to_owned()),
             gossip: "127.0.0.1:7702".parse().unwrap(),
             node: "0123456789abcdef".to_owned(),
             name: "fra-cdef".to_owned(),

@@ -12,6 +12,7 @@ mod serve;
 mod status;
 mod target;
 mod token;
+mod workers;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -61,6 +62,9 @@ enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Node(node::NodeCommand),
     Kv(Box<kv::KvArgs>),
+    /// What runs JavaScript Workers
+    #[command(subcommand, arg_required_else_help = true)]
+    Workers(workers::WorkersCommand),
 }
 
 /// Why a command failed. Its text is what the user sees.
@@ -93,6 +97,9 @@ pub enum CliError {
     /// No key could be made.
     #[error("{0}")]
     Key(String),
+    /// workerd was not installed.
+    #[error("workerd was not installed: {0}")]
+    Install(String),
     /// The comparison did not come to its end.
     #[error("the peer was lost before all was compared; try again")]
     VerifyCutShort,
@@ -182,7 +189,7 @@ impl CliError {
             Self::Client(error) => error.exit(),
             Self::Serve(error) => error.exit(),
             Self::NoAdminToken => Exit::Usage,
-            Self::Key(_) | Self::VerifyCutShort | Self::Wrong { .. } => Exit::Failure,
+            Self::Key(_) | Self::Install(_) | Self::VerifyCutShort | Self::Wrong { .. } => Exit::Failure,
             Self::Declined | Self::Io { .. } => Exit::Failure,
         }
     }
@@ -213,6 +220,8 @@ impl Cli {
             Command::Verify(args) => block_on(args.run(&environment)),
             Command::Node(command) => block_on(command.run(&environment)),
             Command::Kv(args) => block_on(args.run(&environment)),
+            Command::Workers(workers::WorkersCommand::Install(args)) => block_on(args.run(&environment)),
+            Command::Workers(workers::WorkersCommand::RunEngine(args)) => args.run(),
         }
     }
 }

@@ -25,6 +25,14 @@ pub struct Config {
     pub api: SocketAddr,
     /// Where Workers' bindings are served ([`crate::binding`]); `None`: nowhere.
     pub bindings: Option<Bindings>,
+    /// Where requests for Workers arrive. Beyond loopback it takes TLS, or `insecure_http`.
+    pub workers: WorkersAt,
+    /// What runs Workers.
+    pub worker_engine: WorkerEngine,
+    /// workerd itself; `None`: where `starling workers install` puts it, on the `PATH`, or in `node_modules`.
+    pub workerd: Option<PathBuf>,
+    /// Whether Workers may fetch from this machine and from private networks. For development.
+    pub workers_fetch_local: bool,
     /// Where this node listens for its peers (QUIC over UDP, mutually authenticated). Must be reachable by every
     /// other node, directly or through `advertise`.
     pub gossip: SocketAddr,
@@ -77,6 +85,10 @@ impl Default for Config {
             data: PathBuf::from("./starling-data"),
             api: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7700),
             bindings: None,
+            workers: WorkersAt::BesideApi,
+            worker_engine: WorkerEngine::Workerd,
+            workerd: None,
+            workers_fetch_local: false,
             gossip: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7702),
             advertise: None,
             pop: None,
@@ -111,6 +123,13 @@ impl Config {
         }
         if !self.has_tls() && !self.api.ip().is_loopback() && !self.insecure_http {
             return Err(ConfigError::HttpBeyondLoopback { api: self.api });
+        }
+        if let WorkersAt::Address(workers) = self.workers
+            && !self.has_tls()
+            && !workers.ip().is_loopback()
+            && !self.insecure_http
+        {
+            return Err(ConfigError::WorkersBeyondLoopback { workers });
         }
         if self.advertise.is_none() && self.gossip.ip().is_unspecified() {
             return Err(ConfigError::AdvertiseMissing { gossip: self.gossip });
@@ -192,6 +211,28 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line, for log collectors.
     Json,
+}
+
+/// Where requests for Workers arrive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WorkersAt {
+    /// On loopback, one port above the API's; if that is taken, at any other.
+    #[default]
+    BesideApi,
+    /// There, or the node does not start.
+    Address(SocketAddr),
+    /// Nowhere.
+    Nowhere,
+}
+
+/// What runs Workers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WorkerEngine {
+    /// Cloudflare's runtime, in processes of its own.
+    #[default]
+    Workerd,
+    /// Nothing: they are deployed here, and run elsewhere.
+    None,
 }
 
 /// Where Workers' bindings are served.
@@ -292,6 +333,10 @@ mod tests {
         let open = Config { dev: false, ..open };
         let error = open.check().unwrap_err().to_string();
         assert!(error.contains("--insecure-http") && error.contains("--tls-auto"), "{error}");
+        let workers = WorkersAt::Address("0.0.0.0:7701".parse().unwrap());
+        let error = Config { workers, ..Config::default() }.check().unwrap_err().to_string();
+        assert!(error.contains("0.0.0.0:7701") && error.contains("--tls-auto"), "{error}");
+        Config { workers, tls_auto: Some(Vec::new()), ..Config::default() }.check().unwrap();
         Config { insecure_http: true, ..open.clone() }.check().unwrap();
         Config { tls_auto: Some(Vec::new()), ..open.clone() }.check().unwrap();
         let half = Config { tls_cert: Some("c".into()), ..open };

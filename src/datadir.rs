@@ -53,6 +53,9 @@ pub struct Running {
     /// Where Workers' bindings are served, as `--bindings` has it; `None`: nowhere.
     #[serde(default)]
     pub bindings: Option<String>,
+    /// Where requests for Workers arrive, as a URL without a path; `None`: nowhere.
+    #[serde(default)]
+    pub workers: Option<String>,
     /// Over HTTPS: the PEM file with the certificate that the API shows.
     #[serde(default)]
     pub api_certificate: Option<PathBuf>,

@@ -35,6 +35,9 @@ pub mod embed;
 pub mod exit;
 #[cfg(feature = "node")]
 #[doc(hidden)]
+pub mod front;
+#[cfg(feature = "node")]
+#[doc(hidden)]
 pub mod https;
 #[cfg(feature = "node")]
 #[doc(hidden)]

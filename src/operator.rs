@@ -169,6 +169,13 @@ impl Operator {
         Ok(status)
     }
 
+    /// The nodes that this one is connected with, and itself.
+    pub async fn live_nodes(&self) -> Result<Vec<NodeId>, OperatorError> {
+        let status = self.replica_status().await?;
+        let connected = status.peers.iter().filter(|peer| peer.connected).map(|peer| peer.node);
+        Ok(connected.chain([self.0.node]).collect())
+    }
+
     /// This node.
     pub fn node(&self) -> NodeId {
         self.0.node

@@ -1,4 +1,6 @@
-//! `starling serve`: one node from start to stop, with its HTTP API.
+//! `starling serve`: one node from start to stop, with its HTTP API and its Workers.
+
+mod workers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use crate::kv::{Grants, KvError, NewToken};
 use crate::node::{Node, StartError, entropy};
 use crate::operator::Operator;
 use crate::secret::Secret;
+use crate::worker::Workers;
 
 /// `SIGXFSZ`, which tokio has no name for.
 const FILE_SIZE_EXCEEDED: i32 = 25;
@@ -44,6 +47,14 @@ pub enum ServeError {
     /// Bindings can't be served where they should.
     #[error(transparent)]
     Bindings(#[from] ListenError),
+    /// The address for Workers can't be used.
+    #[error("can't listen on {address} for Workers: {cause}; choose another address with --workers, or --workers off")]
+    ListenWorkers {
+        /// As configured.
+        address: SocketAddr,
+        /// What the operating system said.
+        cause: io::Error,
+    },
     /// The metrics address can't be used.
     #[error("can't listen on {address} for metrics: {cause}; choose another address with --metrics")]
     ListenMetrics {
@@ -98,10 +109,13 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
         Some(at) => Some(binding::Listener::bind(at).await?),
         None => None,
     };
+    let workers_listener = workers::listen(&config, api).await?;
     let node = Node::start(&config, &data).await?;
     let operator = Operator::new(&node, config.pop.clone(), config.durability);
     let tls = server_tls(&config, api, &node, &data)?;
     admin_token(&node, &data).await?;
+    let workers_url = workers_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let workers_url = workers_url.map(|address| api_url(address, tls.is_some()));
     data.write_running(&Running {
         node: node.id().to_string(),
         name: node.name().to_owned(),
@@ -110,6 +124,7 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
         api: api_url(api, tls.is_some()),
         api_certificate: tls.as_ref().map(|tls| tls.certificate_path().clone()),
         bindings: bindings.as_ref().map(binding::Listener::shown),
+        workers: workers_url.clone(),
         gossip: node.advertised().to_owned(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -117,6 +132,7 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
     banner(&Started {
         api,
         bindings: bindings.as_ref().map(binding::Listener::shown),
+        workers: workers_url,
         gossip: node.gossip(),
         node: node.id().to_string(),
         name: node.name().to_owned(),
@@ -131,10 +147,16 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
         Some(Bindings::Loopback(_)) if !config.dev => Arc::new(TokenHolder),
         _ => Arc::new(AnyNamespace),
     };
+    let workers = Workers::new(node.kv().clone());
+    let front = match workers_listener {
+        Some(listener) => Some((listener, workers::front(&config, &data, &node, &operator, &workers, tls.clone())?)),
+        None => None,
+    };
     let api_config =
         ApiConfig { dev: config.dev, pop: config.pop, node: node.name().to_owned(), account: node.account(), tls };
     let leaving = operator.clone();
     let (stopping, mut stopped) = watch::channel(false);
+    let mut stopped_too = stopped.clone();
     let until = async move {
         tokio::select! {
             () = stop => tracing::info!("stopping"),
@@ -149,7 +171,18 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
                 // An error means that the API has ended, and with it everything else.
                 let _ = stopped.wait_for(|stopping| *stopping).await;
             };
-            binding::serve(listener, kv.clone(), authorize, until).await;
+            binding::serve(listener, kv.clone(), authorize, binding::CONNECTIONS_MAX, until).await;
+        }
+    };
+    let fronted = async {
+        if let Some((listener, front)) = front {
+            let until = async {
+                // An error means that the API has ended, and with it everything else.
+                let _ = stopped_too.wait_for(|stopping| *stopping).await;
+            };
+            if let Err(error) = front.serve(listener, until).await {
+                tracing::warn!(%error, "requests for Workers were cut off");
+            }
         }
     };
     if let Some(listener) = observers {
@@ -160,7 +193,9 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
         tokio::spawn(api::serve_observers(listener, operator.clone(), std::future::pending()));
     }
     let served = tokio::select! {
-        (served, ()) = async { tokio::join!(api::serve(listener, kv.clone(), operator, api_config, until), bound) } => {
+        (served, (), ()) = async {
+            tokio::join!(api::serve(listener, kv.clone(), operator, api_config, until), bound, fronted)
+        } => {
             served.map_err(ServeError::Api)
         }
         () = node.broken() => Err(ServeError::Broken),

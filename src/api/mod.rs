@@ -28,8 +28,8 @@ mod paging;
 pub(crate) mod query;
 pub(crate) mod reply;
 mod route;
-mod serve;
-mod session;
+pub(crate) mod serve;
+pub(crate) mod session;
 pub(crate) mod stall;
 #[cfg(test)]
 pub(crate) mod tests;

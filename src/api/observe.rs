@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use super::envelope;
 use super::error::RequestError;
-use super::reply::Reply;
+use super::reply::{Reply, ReplyBody};
 use super::route::{Route, route};
 use super::serve::{Answers, ApiError, serve_with};
 use crate::metrics::Page;
@@ -63,6 +63,8 @@ pub async fn serve_observers(
 }
 
 impl Answers for Observers {
+    type Body = ReplyBody;
+
     async fn answer(&self, request: Request<Incoming>, _: IpAddr) -> Result<Reply, Infallible> {
         let answer = match (request.method(), route(request.uri().path())) {
             (&Method::GET, Route::Health) => Ok(health()),

@@ -3,6 +3,7 @@
 //! Knows nothing of what is asked on them.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -10,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper::Request;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-use super::reply::Reply;
+use super::reply::{Reply, ReplyBody};
 use super::stall::StallGuard;
 use super::{Api, ApiConfig};
 use crate::https::ServerTls;
@@ -85,12 +87,15 @@ pub async fn serve(
 
 /// Whoever answers the requests of a listener.
 pub(crate) trait Answers: Send + Sync + 'static {
+    /// What its answers are made of.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static;
+
     /// Answers one request that came from that address.
     fn answer(
         &self,
         request: Request<Incoming>,
         from: IpAddr,
-    ) -> impl Future<Output = Result<Reply, Infallible>> + Send;
+    ) -> impl Future<Output = Result<Response<Self::Body>, Infallible>> + Send;
 
     /// How connections are encrypted, if they are.
     fn tls(&self) -> Option<Arc<ServerTls>> {
@@ -102,6 +107,8 @@ pub(crate) trait Answers: Send + Sync + 'static {
 }
 
 impl Answers for Api {
+    type Body = ReplyBody;
+
     fn answer(
         &self,
         request: Request<Incoming>,
@@ -198,7 +205,7 @@ async fn accept(
 }
 
 async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     from: IpAddr,
     server: &Builder<TokioExecutor>,
     answers: Arc<impl Answers>,
@@ -214,7 +221,7 @@ async fn connection(
         })
     };
     let stream = StallGuard::new(TokioIo::new(stream), WRITE_STALL_TIMEOUT);
-    let mut connection = pin!(server.serve_connection(stream, service));
+    let mut connection = pin!(server.serve_connection_with_upgrades(stream, service));
     let mut first_request = pin!(sleep(HEADER_READ_TIMEOUT));
     let mut is_watched = true;
     loop {

@@ -43,7 +43,8 @@ impl Authorize for TokenHolder {
 // Not with status 404: to a Worker that would be a missing key.
 const NAMESPACE_MISSING: &str = "There is no namespace with the id in X-KV-Namespace";
 
-fn stated(headers: &HeaderMap) -> Result<NamespaceId, RequestError> {
+/// The namespace that a request says it is for.
+pub(crate) fn stated(headers: &HeaderMap) -> Result<NamespaceId, RequestError> {
     let value = headers.get(NAMESPACE).ok_or(RequestError::BindingNamespace(
         "The header X-KV-Namespace is missing: let workerd inject it, with the id of the namespace",
     ))?;

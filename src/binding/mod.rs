@@ -21,11 +21,12 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+pub(crate) use crate::api::error::RequestError as NamespaceRefused;
 use crate::kv::Kv;
-pub(crate) use authorize::{AnyNamespace, Authorize, TokenHolder};
+pub(crate) use authorize::{AnyNamespace, Authorize, TokenHolder, stated as stated_namespace};
 pub use listener::ListenError;
 pub(crate) use listener::Listener;
-pub(crate) use serve::serve;
+pub(crate) use serve::{CONNECTIONS_MAX, serve};
 
 /// What handlers share.
 struct Binding {

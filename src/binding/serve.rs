@@ -19,8 +19,8 @@ use super::{Authorize, Binding, Listener};
 use crate::api::stall::StallGuard;
 use crate::kv::Kv;
 
-/// Connections at a time. Further ones wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 4096;
+/// Connections at a time, of a listener for everyone. Further ones wait in its backlog.
+pub(crate) const CONNECTIONS_MAX: usize = 4096;
 /// Size of a request's headers with buffered body bytes, in bytes.
 const HEADERS_LEN_MAX: usize = 64 * 1024;
 /// Header fields in a request.
@@ -40,15 +40,16 @@ enum Accepted {
     Unix(UnixStream),
 }
 
-/// Serves bindings on `listener` until `shutdown` completes, then lets requests in flight finish for up to 5 s.
+/// Serves bindings on `listener`, over so many connections at a time, until `shutdown` completes, then lets requests in flight finish for up to 5 s.
 pub(crate) async fn serve(
     listener: Listener,
     kv: Kv,
     authorize: Arc<dyn Authorize>,
+    connections_max: usize,
     shutdown: impl Future<Output = ()>,
 ) {
     let binding = Arc::new(Binding { kv, authorize, large_bodies: Semaphore::new(LARGE_BODIES_MAX) });
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(connections_max));
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {

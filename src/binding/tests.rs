@@ -32,7 +32,7 @@ impl Server {
         let listener = Listener::bind(&at.parse().expect("bindings")).await.expect("a listener");
         let at = listener.shown();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(serve(listener, kv, authorize, async {
+        let task = tokio::spawn(serve(listener, kv, authorize, CONNECTIONS_MAX, async {
             let _ = stopped.await;
         }));
         Self { at, injected: format!("X-KV-Namespace: {ns}\r\n"), node, stop, task }

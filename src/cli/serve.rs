@@ -44,6 +44,18 @@ pub(super) struct ServeArgs {
     /// Where Workers' KV bindings are served: a unix socket, or a loopback address [default: nowhere]
     #[arg(long, value_name = "unix:PATH|ADDR:PORT")]
     bindings: Option<String>,
+    /// Where requests for Workers arrive, or off [default: 127.0.0.1, one port above the API's: 7701]
+    #[arg(long, value_name = "ADDR:PORT|off")]
+    workers: Option<String>,
+    /// What runs Workers [default: workerd]
+    #[arg(long, value_name = "workerd|none")]
+    worker_engine: Option<String>,
+    /// workerd itself [default: as `starling workers install` puts it, on the PATH, or in node_modules]
+    #[arg(long, value_name = "FILE")]
+    workerd: Option<String>,
+    /// Workers may fetch from this machine and from private networks; for development
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    workers_fetch_local: Option<String>,
     /// Where this node listens for its peers, QUIC over UDP [default: 127.0.0.1:7702]
     #[arg(long, value_name = "ADDR:PORT")]
     gossip: Option<String>,
@@ -117,6 +129,10 @@ impl ServeArgs {
             ("data", self.data),
             ("api", self.api),
             ("bindings", self.bindings),
+            ("workers", self.workers),
+            ("worker_engine", self.worker_engine),
+            ("workerd", self.workerd),
+            ("workers_fetch_local", self.workers_fetch_local),
             ("gossip", self.gossip),
             ("advertise", self.advertise),
             ("pop", self.pop),

@@ -52,6 +52,7 @@ fn data_dir(api: &str) -> (tempfile::TempDir, PathBuf) {
         account: "0".repeat(32),
         api: api.to_owned(),
         bindings: None,
+        workers: None,
         api_certificate: None,
         gossip: "127.0.0.1:1".to_owned(),
         pid: 1,

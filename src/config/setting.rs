@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use super::{Bindings, Config, Durability, HostPort, LogFormat, is_node_name};
+use super::{Bindings, Config, Durability, HostPort, LogFormat, WorkerEngine, WorkersAt, is_node_name};
 use crate::secret::Secret;
 
 /// One thing that can be set.
@@ -23,6 +23,16 @@ pub const SETTINGS: &[Setting] = &[
     Setting { key: "data", apply: |config, text| data(text).map(|value| config.data = value) },
     Setting { key: "api", apply: |config, text| address(text, 7700).map(|value| config.api = value) },
     Setting { key: "bindings", apply: |config, text| optional(text, bindings).map(|value| config.bindings = value) },
+    Setting { key: "workers", apply: |config, text| workers(text).map(|value| config.workers = value) },
+    Setting {
+        key: "worker_engine",
+        apply: |config, text| worker_engine(text).map(|value| config.worker_engine = value),
+    },
+    Setting { key: "workerd", apply: |config, text| optional(text, path).map(|value| config.workerd = value) },
+    Setting {
+        key: "workers_fetch_local",
+        apply: |config, text| boolean(text).map(|value| config.workers_fetch_local = value),
+    },
     Setting { key: "gossip", apply: |config, text| address(text, 7702).map(|value| config.gossip = value) },
     Setting { key: "advertise", apply: |config, text| optional(text, advertise).map(|value| config.advertise = value) },
     Setting { key: "pop", apply: |config, text| optional(text, pop).map(|value| config.pop = value) },
@@ -46,7 +56,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting { key: "insecure_http", apply: |config, text| boolean(text).map(|value| config.insecure_http = value) },
     Setting {
         key: "metrics",
-        apply: |config, text| optional(text, |text| address(text, 7701)).map(|value| config.metrics = value),
+        apply: |config, text| optional(text, |text| address(text, 7703)).map(|value| config.metrics = value),
     },
     Setting { key: "dev", apply: |config, text| boolean(text).map(|value| config.dev = value) },
     Setting { key: "log", apply: |config, text| log(text).map(|value| config.log = value) },
@@ -115,6 +125,22 @@ fn address(text: &str, port: u16) -> Result<std::net::SocketAddr, String> {
 
 fn bindings(text: &str) -> Result<Bindings, String> {
     text.parse().map_err(|error| format!("\"{text}\" is {error}"))
+}
+
+fn workers(text: &str) -> Result<WorkersAt, String> {
+    match text.trim() {
+        "" => Ok(WorkersAt::BesideApi),
+        "off" => Ok(WorkersAt::Nowhere),
+        text => address(text, 7701).map(WorkersAt::Address).map_err(|error| format!("{error}, or say off")),
+    }
+}
+
+fn worker_engine(text: &str) -> Result<WorkerEngine, String> {
+    match text {
+        "workerd" => Ok(WorkerEngine::Workerd),
+        "none" => Ok(WorkerEngine::None),
+        _ => Err(format!("\"{text}\" is none of workerd, none")),
+    }
 }
 
 fn advertise(text: &str) -> Result<HostPort, String> {
@@ -201,6 +227,8 @@ mod tests {
             ("data", "", "directory"),
             ("api", "7700", "127.0.0.1:7700"),
             ("gossip", "localhost:7702", "127.0.0.1:7702"),
+            ("workers", "7701", "127.0.0.1:7701"),
+            ("worker_engine", "v8", "workerd"),
             ("advertise", "0.0.0.0:7702", "dialled"),
             ("pop", "FRAX", "three letters"),
             ("name", "Fra 1", "a-z"),

@@ -178,6 +178,15 @@ pub enum ConfigError {
         /// The address asked for.
         api: SocketAddr,
     },
+    /// What visitors and scripts say would be readable on the way.
+    #[error(
+        "the address {workers} for Workers can be reached from other machines, and there is no TLS; give --tls-cert and \
+         --tls-key, or --tls-auto, or say --insecure-http if a TLS proxy stands in front"
+    )]
+    WorkersBeyondLoopback {
+        /// The address asked for.
+        workers: SocketAddr,
+    },
     /// Half of what TLS needs, or two kinds of it.
     #[error("for HTTPS give both tls_cert and tls_key, or tls_auto alone")]
     TlsIncomplete,

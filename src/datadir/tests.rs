@@ -14,6 +14,7 @@ fn running() -> Running {
         account: "00112233445566778899aabbccddeeff".to_owned(),
         api_certificate: None,
         api: "http://127.0.0.1:7700".to_owned(),
+        workers: Some("http://127.0.0.1:7701".to_owned()),
         bindings: Some("unix:/run/kv.sock".to_owned()),
         gossip: "127.0.0.1:7702".to_owned(),
         pid: 42,

@@ -62,6 +62,11 @@ impl Kv {
         done(reply)
     }
 
+    /// What this session wrote last, if it wrote anything.
+    pub(crate) fn last_write(&self) -> Option<Dot> {
+        self.noted_so_far().and_then(|noted| noted.written)
+    }
+
     /// Waits until this node has all that a bookmark speaks of, and goes on from there: reads that follow show that or
     /// something newer.
     ///

@@ -1,12 +1,15 @@
-//! JavaScript Workers: what is deployed, who runs it, and where requests for it arrive.
+//! JavaScript Workers: what is deployed, and who runs it.
 //!
 //! Everything that a Worker is made of is replicated like any other entry, so that what is deployed at one PoP runs at
 //! every PoP. Knows nothing of peers and of storage.
 
 mod assets;
 pub mod catalog;
+pub mod engine;
 mod program;
+pub mod static_files;
 mod tails;
+pub mod workerd;
 
 pub use assets::{Asset, Assets, HtmlHandling, NotFoundHandling, Resolved, ScriptFirst};
 pub use catalog::{WorkerError, Workers};

@@ -13,6 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(40);
 pub struct Client {
     api: SocketAddr,
     token: String,
+    host: String,
     stream: Option<BufReader<TcpStream>>,
 }
 
@@ -30,7 +31,12 @@ pub struct Answer {
 impl Client {
     /// A client of one API with one token.
     pub fn new(api: SocketAddr, token: &str) -> Self {
-        Self { api, token: token.to_owned(), stream: None }
+        Self { api, token: token.to_owned(), host: api.to_string(), stream: None }
+    }
+
+    /// A client without a token, that calls the server by a name.
+    pub fn named(address: SocketAddr, host: &str) -> Self {
+        Self { host: host.to_owned(), ..Self::new(address, "none") }
     }
 
     /// One request. After an error its outcome is unknown.
@@ -51,7 +57,7 @@ impl Client {
         };
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n{headers}\r\n",
-            self.api,
+            self.host,
             self.token,
             body.len()
         );

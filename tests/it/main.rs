@@ -15,3 +15,4 @@ mod spread;
 mod survive;
 mod tidy;
 mod trust;
+mod workers;

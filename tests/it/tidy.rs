@@ -158,6 +158,7 @@ const PARTS: &[Part] = &[
         may_use: &[
             "crate::worker",
             "crate::kv",
+            "crate::binding",
             "crate::secret",
             "crate::config",
             "crate::datadir",
@@ -167,6 +168,20 @@ const PARTS: &[Part] = &[
         ],
         never: &["fjall", "quinn", "crate::store", "crate::node", "crate::net"],
         why: "Workers go through `kv`",
+    },
+    Part {
+        at: "src/front",
+        may_use: &[
+            "crate::front",
+            "crate::api::serve",
+            "crate::api::session",
+            "crate::https::ServerTls",
+            "crate::kv",
+            "crate::operator",
+            "crate::worker",
+        ],
+        never: &["fjall", "quinn", "crate::store", "crate::node", "crate::net"],
+        why: "the front knows what is deployed and whom to ask, not how it runs or where it is kept",
     },
     Part {
         at: "src/console",
@@ -222,7 +237,7 @@ const PARTS: &[Part] = &[
 ];
 
 /// Where HTTP is spoken.
-const HTTP_PLACES: &[&str] = &["src/api", "src/binding", "src/client", "src/worker", "src/console"];
+const HTTP_PLACES: &[&str] = &["src/api", "src/binding", "src/client", "src/front", "src/worker", "src/console"];
 
 /// Libraries that have their place.
 const PLACES: &[(&str, &[&str])] = &[

@@ -1,0 +1,176 @@
+//! One request: which script it is for, what is done before and after the engine has it, and what is said if there is
+//! no answer.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper::body::{Body, Incoming};
+use hyper::header::{HOST, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Request, Response, StatusCode};
+
+use super::forward::{self, BODY_LEN_MAX, Bounded, Origin};
+use super::pages::{self, Page};
+use super::routes::{Deployed, name_of, normal};
+use super::{Front, Runtime};
+use crate::api::serve::Answers;
+use crate::api::session::{BOOKMARK, read_bookmark};
+use crate::https::ServerTls;
+use crate::kv::KvError;
+use crate::worker::engine::{EngineError, Streamed, Wrote, held, streamed};
+use crate::worker::{ScriptId, static_files};
+
+/// Requests that one script answers at a time; WebSockets count as long as they are open.
+const BUSY_MAX: usize = 1_000;
+/// How long a request waits for what its bookmark speaks of.
+const BOOKMARK_PATIENCE: Duration = Duration::from_secs(5);
+/// Has the same version answer every request that carries the same text.
+const VERSION_KEY: HeaderName = HeaderName::from_static("cloudflare-workers-version-key");
+
+impl Answers for Front {
+    type Body = Streamed;
+
+    async fn answer(&self, request: Request<Incoming>, from: IpAddr) -> Result<Response<Streamed>, Infallible> {
+        Ok(self.respond(request, from).await)
+    }
+
+    fn tls(&self) -> Option<std::sync::Arc<ServerTls>> {
+        self.0.config.tls.clone()
+    }
+}
+
+impl Front {
+    async fn respond(&self, request: Request<Incoming>, from: IpAddr) -> Response<Streamed> {
+        let routes = self.routes();
+        let stated = request.uri().authority().map(|authority| authority.as_str().to_owned());
+        let host = stated.or_else(|| Some(request.headers().get(HOST)?.to_str().ok()?.to_owned())).unwrap_or_default();
+        let is_https = self.0.config.tls.is_some();
+        let found = routes.find(is_https, &normal(&host), request.uri().path()).cloned();
+        let asks_html = pages::asks_html(request.headers());
+        let Some(deployed) = found else {
+            let host = normal(&host);
+            return match is_this_machine(name_of(&host)) {
+                true => pages::index(&routes, &host, is_https, asks_html),
+                false => pages::not_found(&host, asks_html),
+            };
+        };
+        match self.run(&deployed, request, &host, from).await {
+            Ok(response) => response,
+            Err(page) => page.render(asks_html),
+        }
+    }
+
+    /// Has a script answer.
+    async fn run(
+        &self,
+        deployed: &Deployed,
+        mut request: Request<Incoming>,
+        host: &str,
+        from: IpAddr,
+    ) -> Result<Response<Streamed>, Page> {
+        if request.body().size_hint().lower() > BODY_LEN_MAX {
+            return Err(Page::body_too_long());
+        }
+        let _busy = self.enter(&deployed.id)?;
+        self.wait_for_bookmark(request.headers().get(BOOKMARK)).await?;
+        let at = match request.headers().get(VERSION_KEY) {
+            Some(key) => fraction(key.as_bytes()),
+            None => self.draw(),
+        };
+        let program = deployed.version(at).ok_or_else(|| Page::failed(&EngineError::Unknown, from))?;
+        let is_file_first = program.assets.as_ref().is_some_and(|assets| !assets.goes_to_script(request.uri().path()));
+        if is_file_first || program.modules.is_empty() {
+            let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
+            if let Some(response) = static_files::find(program, &self.0.workers, method, path, headers).await {
+                return Ok(response);
+            }
+            if program.modules.is_empty() {
+                return Ok(static_files::stand_in(program, &self.0.workers, path, headers).await);
+            }
+        }
+        let engine = match self.runtime() {
+            Runtime::Ready(engine) => engine,
+            Runtime::Missing(why) => return Err(Page::no_engine(&why)),
+        };
+        let client = forward::wants_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
+        let (parts, incoming) = request.into_parts();
+        let (body, is_exceeded) = Bounded::new(incoming);
+        let origin = Origin { address: from, is_https: self.0.config.tls.is_some(), pop: self.0.config.pop.as_deref() };
+        let parts: Parts = parts;
+        let asked = forward::request(parts, host, streamed(body), &origin);
+        let mut response = match engine.fetch(program, asked).await {
+            Ok(response) => response,
+            Err(_) if is_exceeded.load(Ordering::Relaxed) => return Err(Page::body_too_long()),
+            Err(error) => return Err(Page::failed(&error, from)),
+        };
+        if let Some(Wrote(session)) = response.extensions_mut().remove() {
+            match session.bookmark().await.map(|bytes| HeaderValue::from_str(&URL_SAFE_NO_PAD.encode(bytes))) {
+                Ok(Ok(bookmark)) => drop(response.headers_mut().insert(BOOKMARK, bookmark)),
+                Ok(Err(_)) => {}
+                Err(error) => tracing::debug!(%error, "an answer goes without a bookmark"),
+            }
+        }
+        let response = forward::response(response).map(|body| held(body, _busy));
+        Ok(match client {
+            Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => forward::tunnel(client, response),
+            _ => response,
+        })
+    }
+
+    /// A script that answers too many at once gets no more, and takes no one else's place.
+    fn enter(&self, id: &ScriptId) -> Result<Busy, Page> {
+        let mut busy = self.0.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = busy.entry(id.clone()).or_default();
+        if *count >= BUSY_MAX {
+            return Err(Page::too_busy(BUSY_MAX));
+        }
+        *count += 1;
+        Ok(Busy { front: self.clone(), id: id.clone() })
+    }
+
+    /// Waits until this PoP has what the visitor has seen elsewhere.
+    async fn wait_for_bookmark(&self, header: Option<&HeaderValue>) -> Result<(), Page> {
+        let Some(text) = header else { return Ok(()) };
+        let bookmark = text.to_str().ok().and_then(read_bookmark).ok_or_else(Page::bad_bookmark)?;
+        self.0.kv.wait_for(bookmark, BOOKMARK_PATIENCE).await.map_err(|error| match error {
+            KvError::NotCovered { .. } | KvError::Overloaded => Page::not_here_yet(&error.to_string()),
+            other => Page::bookmark_is_over(&other.to_string()),
+        })
+    }
+}
+
+/// A place among the requests that a script answers.
+struct Busy {
+    front: Front,
+    id: ScriptId,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut busy = self.front.0.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = busy.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                busy.remove(&self.id);
+            }
+        }
+    }
+}
+
+/// A number from 0 to 1 that is the same for the same text everywhere.
+fn fraction(key: &[u8]) -> f64 {
+    let hash = blake3::hash(key);
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    f64::from(u32::from_be_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// Whether a host names the machine and not a script.
+fn is_this_machine(name: &str) -> bool {
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    matches!(name, "" | "localhost" | "workers.localhost") || address.parse::<IpAddr>().is_ok()
+}
