@@ -266,7 +266,7 @@ impl Api {
         }
         if target != Target::Itself {
             // Keys are asked for by namespace alone: that it is the caller's is settled here.
-            self.kv.namespace(account, ns).map_err(RequestError::kv(op))?;
+            self.kv.check_owner(account, ns).map_err(RequestError::kv(op))?;
         }
         let query = Query::new(parts.uri.query());
         match (target, method.as_str()) {

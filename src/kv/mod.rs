@@ -70,7 +70,7 @@ struct Inner {
     token_cache: Cache<TokenId, (Arc<Token>, [u8; 32])>,
     /// When each token's use was last written down here.
     token_uses: Mutex<BTreeMap<TokenId, u64>>,
-    namespace_cache: Cache<NamespaceId, (Namespace, Dot, Timestamp)>,
+    namespace_cache: Cache<NamespaceId, (Arc<Namespace>, Dot, Timestamp)>,
     /// Places for feeds.
     feeds: Arc<tokio::sync::Semaphore>,
     /// Held from the check that a title is free until the namespace is written.

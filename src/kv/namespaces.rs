@@ -5,6 +5,7 @@
 //! two namespaces, told apart by their ids. Renaming or deleting one of them is up to the user.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -67,14 +68,29 @@ impl Kv {
 
     /// One of an account's namespaces.
     pub fn namespace(&self, account: AccountId, id: NamespaceId) -> Result<Namespace, KvError> {
+        self.cached_namespace(id, Some(account)).map(|namespace| (*namespace).clone())
+    }
+
+    /// Fails unless the namespace exists and is this account's.
+    pub fn check_owner(&self, account: AccountId, id: NamespaceId) -> Result<(), KvError> {
+        self.cached_namespace(id, Some(account)).map(drop)
+    }
+
+    /// Fails unless the namespace exists, whoever owns it.
+    pub(crate) fn check_namespace(&self, id: NamespaceId) -> Result<(), KvError> {
+        self.cached_namespace(id, None).map(drop)
+    }
+
+    fn cached_namespace(&self, id: NamespaceId, owner: Option<AccountId>) -> Result<Arc<Namespace>, KvError> {
         let generation = self.handle().reader().system_generation();
         let found = self.0.namespace_cache.get_or(generation, id, |id| {
             let (row, dot, stamp) = self.namespace_row(*id)?;
             let namespace = Namespace { id: *id, account: AccountId(row.account), title: row.title };
-            Ok::<_, KvError>(Some((namespace, dot, stamp)))
+            Ok::<_, KvError>(Some((Arc::new(namespace), dot, stamp)))
         })?;
+        let is_theirs = |namespace: &Namespace| owner.is_none_or(|owner| namespace.account == owner);
         let (namespace, dot, stamp) =
-            found.filter(|(namespace, _, _)| namespace.account == account).ok_or(KvError::NamespaceNotFound)?;
+            found.filter(|(namespace, _, _)| is_theirs(namespace)).ok_or(KvError::NamespaceNotFound)?;
         // What is read in a namespace must not be followed by "no such namespace" elsewhere.
         self.note(dot, stamp);
         Ok(namespace)
@@ -132,11 +148,6 @@ impl Kv {
             tracing::warn!(namespace = %id, %error, "the row of a deleted namespace stays");
         }
         Ok(())
-    }
-
-    /// Fails unless the namespace exists, whoever owns it.
-    pub(crate) fn check_namespace(&self, id: NamespaceId) -> Result<(), KvError> {
-        self.namespace_row(id).map(|_| ())
     }
 
     /// Two point reads, the second of a row that is hardly ever there.

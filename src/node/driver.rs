@@ -8,9 +8,10 @@ use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::clock::MachineClock;
+use super::company::{Company, NAP};
 use super::handle::Mailbox;
 use crate::keyring::Keyring;
 use crate::metrics::Metrics;
@@ -55,6 +56,9 @@ pub struct Driver {
     waiting: BTreeMap<Ticket, oneshot::Sender<Reply>>,
     next_ticket: Ticket,
     disk: Disk,
+    company: Company,
+    /// Requests of this turn.
+    requests: usize,
 }
 
 /// The last alarms, for people.
@@ -129,6 +133,8 @@ impl Driver {
             waiting: BTreeMap::new(),
             next_ticket: 0,
             disk,
+            company: Company::default(),
+            requests: 0,
         };
         driver.publish_roster();
         Ok((driver, view))
@@ -162,22 +168,53 @@ impl Driver {
             // What is received stays within its link's bound until it is committed.
             let mut permits = Vec::new();
             self.take(wake, now, &mut permits)?;
-            for _ in 0..TURN_INPUTS_MAX {
-                let request = self.mailbox.requests.try_recv().ok().map(Wake::Request);
-                let event = self.events.try_recv().ok().map(Wake::Net);
-                if request.is_none() && event.is_none() {
-                    break;
-                }
-                for wake in [event, request].into_iter().flatten() {
-                    self.take(wake, now, &mut permits)?;
-                }
-            }
-            self.replica.commit(now)?;
+            self.take_waiting(now, &mut permits)?;
+            self.wait_for_company(now, &mut permits)?;
+            self.commit(now)?;
             self.carry_out(now)?;
             self.note_arrivals();
             self.tell_workers();
             self.sync_if_due(now);
         }
+    }
+
+    fn take_waiting(&mut self, now: Now, permits: &mut Vec<OwnedSemaphorePermit>) -> Result<(), StoreError> {
+        for _ in 0..TURN_INPUTS_MAX {
+            let request = self.mailbox.requests.try_recv().ok().map(Wake::Request);
+            let event = self.events.try_recv().ok().map(Wake::Net);
+            if request.is_none() && event.is_none() {
+                break;
+            }
+            for wake in [event, request].into_iter().flatten() {
+                self.take(wake, now, permits)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Naps of microseconds, on the driver's own thread: a timer of the runtime is too coarse.
+    fn wait_for_company(&mut self, now: Now, permits: &mut Vec<OwnedSemaphorePermit>) -> Result<(), StoreError> {
+        if !self.replica.wants_sync() {
+            return Ok(());
+        }
+        while self.requests < self.company.expected()
+            && self.clock.now().mono.since(now.mono) < self.company.patience().0
+        {
+            thread::sleep(NAP);
+            self.take_waiting(now, permits)?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, now: Now) -> Result<(), StoreError> {
+        let requests = std::mem::take(&mut self.requests);
+        if !self.replica.wants_sync() {
+            return self.replica.commit(now);
+        }
+        let before = self.clock.now().mono;
+        self.replica.commit(now)?;
+        self.company.note(requests, self.clock.now().mono - before);
+        Ok(())
     }
 
     async fn wait(&mut self) -> Wake {
@@ -196,15 +233,11 @@ impl Driver {
         }
     }
 
-    fn take(
-        &mut self,
-        wake: Wake,
-        now: Now,
-        permits: &mut Vec<tokio::sync::OwnedSemaphorePermit>,
-    ) -> Result<(), StoreError> {
+    fn take(&mut self, wake: Wake, now: Now, permits: &mut Vec<OwnedSemaphorePermit>) -> Result<(), StoreError> {
         let input = match wake {
             Wake::Request((request, sender)) => {
                 self.next_ticket += 1;
+                self.requests += 1;
                 self.waiting.insert(self.next_ticket, sender);
                 Input::Request { ticket: self.next_ticket, request }
             }

@@ -2,6 +2,7 @@
 //! it, and how a node starts, joins and stops. Knows no HTTP.
 
 mod clock;
+mod company;
 mod driver;
 mod handle;
 mod keys;

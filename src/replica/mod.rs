@@ -301,7 +301,7 @@ impl<S: Store> Replica<S> {
         };
         self.heads.synced(durable);
         if self.staged {
-            let sync = self.wants_sync && self.config.durability == Durability::Fsync;
+            let sync = self.wants_sync();
             self.commit = self.store.commit(sync)?;
             (self.staged, self.wants_sync) = (false, false);
             if sync || self.config.durability == Durability::Os {
@@ -339,6 +339,11 @@ impl<S: Store> Replica<S> {
     /// The last commit known to be durable.
     pub fn synced_commit(&self) -> u64 {
         self.waiters.synced()
+    }
+
+    /// Whether the next commit is to be durable at once.
+    pub fn wants_sync(&self) -> bool {
+        self.wants_sync && self.config.durability == Durability::Fsync
     }
 
     /// Whether a peer waits to hear that something is durable here.
