@@ -275,6 +275,8 @@ impl Driver {
 
     fn carry_out(&mut self, now: Now) -> Result<(), StoreError> {
         let mut roster_changed = false;
+        // Last: who hears that a write is done finds all told that it led to, feeds included.
+        let mut replies = Vec::new();
         while let Some(output) = self.replica.poll_output() {
             match output {
                 Output::Send { link, class, bytes, node } => {
@@ -288,12 +290,7 @@ impl Driver {
                     tracing::info!(%node, reason, "disconnecting");
                     self.net.disconnect(LinkId(link), reason);
                 }
-                Output::Reply { ticket, reply } => {
-                    if let Some(sender) = self.waiting.remove(&ticket) {
-                        // Whoever asked may have gone away.
-                        let _ = sender.send(reply);
-                    }
-                }
+                Output::Reply { ticket, reply } => replies.push((ticket, reply)),
                 Output::KeepSecrets(secrets) => {
                     self.keyring.keep(secrets).map_err(|error| StoreError(error.to_string()))?;
                 }
@@ -308,6 +305,12 @@ impl Driver {
         }
         if roster_changed {
             self.publish_roster();
+        }
+        for (ticket, reply) in replies {
+            if let Some(sender) = self.waiting.remove(&ticket) {
+                // Whoever asked may have gone away.
+                let _ = sender.send(reply);
+            }
         }
         Ok(())
     }
