@@ -143,8 +143,9 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
         peers: node.others(),
         certificate: tls.as_ref().map(|tls| tls.certificate_path().clone()),
     });
+    let failures = Arc::default();
     let authorize: Arc<dyn Authorize> = match &config.bindings {
-        Some(Bindings::Loopback(_)) if !config.dev => Arc::new(TokenHolder),
+        Some(Bindings::Loopback(_)) if !config.dev => Arc::new(TokenHolder { failures: Arc::clone(&failures) }),
         _ => Arc::new(AnyNamespace),
     };
     let workers = Workers::new(node.kv().clone());
@@ -152,8 +153,14 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
         Some(listener) => Some((listener, workers::front(&config, &data, &node, &operator, &workers, tls.clone())?)),
         None => None,
     };
-    let api_config =
-        ApiConfig { dev: config.dev, pop: config.pop, node: node.name().to_owned(), account: node.account(), tls };
+    let api_config = ApiConfig {
+        dev: config.dev,
+        pop: config.pop,
+        node: node.name().to_owned(),
+        account: node.account(),
+        tls,
+        failures,
+    };
     let leaving = operator.clone();
     let (stopping, mut stopped) = watch::channel(false);
     let mut stopped_too = stopped.clone();

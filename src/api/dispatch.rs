@@ -19,7 +19,6 @@ use tokio::sync::{Semaphore, watch};
 use super::auth::Caller;
 use super::body::RequestBody;
 use super::error::RequestError;
-use super::failures::Failures;
 use super::key::decode_key;
 use super::query::Query;
 use super::reply::{Reply, ReplyBody};
@@ -41,7 +40,6 @@ impl Api {
     pub(crate) fn new(kv: Kv, operator: Operator, config: ApiConfig) -> Self {
         let shared = Shared {
             started_secs: kv.now_ms() / 1000,
-            failures: Failures::default(),
             operator,
             pop: HeaderValue::from_str(config.pop.as_deref().unwrap_or(&config.node)).ok(),
             config,
@@ -122,25 +120,16 @@ impl Api {
         let caller = if self.shared.config.dev {
             Caller::anyone(&parts.headers, self.shared.config.account)?
         } else {
-            Caller::authenticate(&parts.headers, &self.kv).map_err(|error| self.note_failure(error))?
+            Caller::authenticate(&parts.headers, &self.kv).map_err(|error| {
+                let now = Duration::from_millis(self.kv.now_ms());
+                self.shared.config.failures.answer(error, self.from, now)
+            })?
         };
         let mut demands = Demands::from_headers(&parts.headers)?;
         demands.meet(self).await?;
         let mut reply = self.answer(route, caller, parts, method, body).await?;
         demands.acknowledge(self, &mut reply).await?;
         Ok(reply)
-    }
-
-    /// A wrong token: counted, and if there were too many from that address, it is told to wait.
-    fn note_failure(&self, error: RequestError) -> RequestError {
-        match error {
-            RequestError::Unauthenticated
-                if self.shared.failures.note(self.from, Duration::from_millis(self.kv.now_ms())) =>
-            {
-                RequestError::TooManyFailures
-            }
-            error => error,
-        }
     }
 
     /// Writes down what the caller did. That it could not be written down undoes nothing.

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::error::RequestError;
+
 /// Addresses that are remembered; beyond it those that failed longest ago are forgotten.
 const ADDRESSES_MAX: usize = 4096;
 /// Failures that an address may make at once.
@@ -15,21 +17,32 @@ const BURST: u32 = 20;
 /// And one more each time this has passed.
 const REFILL: Duration = Duration::from_secs(3);
 
-#[derive(Default)]
-pub(crate) struct Failures {
+/// Of all listeners together.
+#[derive(Debug, Default)]
+pub struct Failures {
     by_address: Mutex<BTreeMap<IpAddr, Bucket>>,
     failed: AtomicU64,
     limited: AtomicU64,
 }
 
+#[derive(Debug)]
 struct Bucket {
     left: u32,
     since: Duration,
 }
 
 impl Failures {
-    /// Notes a failed login at `now` (any clock that goes on). True if the address should wait.
-    pub(crate) fn note(&self, address: IpAddr, now: Duration) -> bool {
+    /// What a failed login at `now` (any clock that goes on) is answered with: an address that fails too often is told
+    /// to wait. Other errors stay as they are.
+    pub(crate) fn answer(&self, error: RequestError, address: IpAddr, now: Duration) -> RequestError {
+        match error {
+            RequestError::Unauthenticated if self.note(address, now) => RequestError::TooManyFailures,
+            error => error,
+        }
+    }
+
+    /// Notes a failed login. True if the address should wait.
+    fn note(&self, address: IpAddr, now: Duration) -> bool {
         self.failed.fetch_add(1, Ordering::Relaxed);
         let mut buckets = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let address = network(address);

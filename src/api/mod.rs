@@ -46,7 +46,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::https::ServerTls;
 use crate::kv::{AccountId, Kv};
 use crate::operator::Operator;
-use failures::Failures;
+pub use failures::Failures;
 pub use observe::serve_observers;
 pub use serve::{ApiError, serve};
 
@@ -63,6 +63,8 @@ pub struct ApiConfig {
     pub account: AccountId,
     /// Serves HTTPS with this certificate, and nothing else.
     pub tls: Option<Arc<ServerTls>>,
+    /// Failed logins, at the other listeners too.
+    pub failures: Arc<Failures>,
 }
 
 /// What a handler works with.
@@ -76,7 +78,6 @@ pub(crate) struct Api {
 
 /// What all requests share.
 struct Shared {
-    failures: Failures,
     operator: Operator,
     config: ApiConfig,
     pop: Option<HeaderValue>,

@@ -37,7 +37,7 @@ struct Eviction {
 pub(crate) async fn status(api: &Api) -> Result<Reply, RequestError> {
     let mut status = api.shared.operator.status().await?;
     if let Some(counters) = status.get_mut("counters").and_then(|counters| counters.as_object_mut()) {
-        counters.extend(api.shared.failures.counters().map(|(name, count)| (name.to_owned(), count.into())));
+        counters.extend(api.shared.config.failures.counters().map(|(name, count)| (name.to_owned(), count.into())));
     }
     envelope::bare(&status)
 }

@@ -1,7 +1,12 @@
 //! Which namespace a request is for, and whether its sender may ask.
 
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
 use hyper::header::HeaderMap;
 
+use crate::api::Failures;
 use crate::api::auth::Caller;
 use crate::api::error::RequestError;
 use crate::kv::{Kv, NamespaceId, Scope};
@@ -28,11 +33,17 @@ impl Authorize for AnyNamespace {
 }
 
 /// The holder of an API token may ask for the namespaces of the token's account, as far as its scopes go.
-pub(crate) struct TokenHolder;
+pub(crate) struct TokenHolder {
+    /// Failed logins, at the other listeners too.
+    pub(crate) failures: Arc<Failures>,
+}
 
 impl Authorize for TokenHolder {
     fn namespace(&self, kv: &Kv, headers: &HeaderMap, scope: Scope) -> Result<NamespaceId, RequestError> {
-        let caller = Caller::authenticate(headers, kv)?;
+        let caller = Caller::authenticate(headers, kv).map_err(|error| {
+            // Only loopback may ask here.
+            self.failures.answer(error, Ipv4Addr::LOCALHOST.into(), Duration::from_millis(kv.now_ms()))
+        })?;
         let namespace = stated(headers)?;
         caller.require(scope, Some(namespace))?;
         kv.namespace(caller.home(), namespace).map_err(|_| RequestError::BindingNamespace(NAMESPACE_MISSING))?;

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::api::tests::{ACCOUNT, Answer, TOKEN, backend};
 use crate::config::{Bindings, Durability};
-use crate::kv::AccountId;
+use crate::kv::{AccountId, Grants, NamespaceId, NewToken, Scope};
 use crate::node::Node;
 
 struct Server {
@@ -39,7 +39,7 @@ impl Server {
     }
 
     async fn on_loopback() -> Self {
-        let server = Self::start("127.0.0.1:0", Arc::new(TokenHolder)).await;
+        let server = Self::start("127.0.0.1:0", Arc::new(TokenHolder { failures: Arc::default() })).await;
         let injected = format!("{}Authorization: Bearer {TOKEN}\r\n", server.injected);
         Self { injected, ..server }
     }
@@ -216,4 +216,37 @@ async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     std::fs::remove_file(&path).expect("removed");
     std::fs::write(&path, "notes").expect("written");
     assert!(matches!(Listener::bind(&at).await, Err(ListenError::NotASocket { .. })));
+}
+
+#[tokio::test]
+async fn a_token_opens_what_its_scopes_say_and_wrong_ones_are_told_to_wait() {
+    let server = Server::on_loopback().await;
+    let kv = server.node.0.kv().clone();
+    let other = kv.create_namespace(ACCOUNT, "other").await.expect("a namespace").id;
+    let bound = kv.namespaces(ACCOUNT).expect("namespaces").iter().find(|ns| ns.title == "bound").expect("it").id;
+    let token = "a-token-that-reads-one-namespace-0123456789";
+    let grants = Grants { scopes: [Scope::Read].into(), namespaces: [bound].into() };
+    let new = NewToken { account: ACCOUNT, name: "reader".into(), grants, expires_ms: 0 };
+    kv.add_token(token, new).await.expect("a token");
+    assert_eq!(server.ask("PUT /k?urlencoded=true", "v").await.status, 200, "by the admin token");
+
+    let as_reader = async |line: &str, ns: NamespaceId| {
+        let headers = format!("X-KV-Namespace: {ns}\r\nAuthorization: Bearer {token}\r\n");
+        server.send(line, &headers, b"").await.status
+    };
+    assert_eq!(as_reader("GET /k?urlencoded=true", bound).await, 200);
+    for line in ["PUT /k?urlencoded=true", "DELETE /k?urlencoded=true", "GET /?key_count_limit=10"] {
+        assert_eq!(as_reader(line, bound).await, 403, "{line}");
+    }
+    assert_eq!(as_reader("GET /k?urlencoded=true", other).await, 403, "a namespace that it was not made for");
+    assert_eq!(server.ask("GET /k?urlencoded=true", "").await.text(), "v", "nothing was changed");
+
+    let wrong = format!("X-KV-Namespace: {bound}\r\nAuthorization: Bearer wrong-0123456789-wrong-0123456789\r\n");
+    let mut seen = Vec::new();
+    for _ in 0..30 {
+        seen.push(server.send("GET /k?urlencoded=true", &wrong, b"").await.status);
+    }
+    assert_eq!(seen.first(), Some(&403), "{seen:?}");
+    assert_eq!(seen.last(), Some(&429), "{seen:?}");
+    assert_eq!(as_reader("GET /k?urlencoded=true", bound).await, 200, "who knows a token is let in all the same");
 }

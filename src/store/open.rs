@@ -5,7 +5,8 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use fjall::{Database, KeyspaceCreateOptions, KvSeparationOptions, LsmError};
+use fjall::config::CompressionPolicy;
+use fjall::{CompressionType, Database, KeyspaceCreateOptions, KvSeparationOptions, LsmError};
 
 use super::journal;
 use super::rows::{self, FORMAT, Tag};
@@ -129,6 +130,7 @@ fn open_database(path: &Path) -> fjall::Result<Database> {
         .cache_size(CACHE_BYTES)
         .worker_threads(WORKERS)
         .max_cached_files(Some(OPEN_FILES_MAX))
+        .journal_compression(CompressionType::None)
         .open()
 }
 
@@ -149,10 +151,13 @@ fn open_tables(path: &Path) -> Result<Tables, OpenError> {
     }
     .map_err(fail)?;
     let small = |bytes| move || KeyspaceCreateOptions::default().max_memtable_size(bytes);
+    // What is sealed does not compress: trying costs time. The keys of `seq` do.
+    let sealed = |bytes| move || small(bytes)().data_block_compression_policy(CompressionPolicy::disabled());
     // Chunks lie beside the tree, or every compaction would copy them.
-    let apart = || small(BLOB_MEMTABLE_BYTES)().with_kv_separation(Some(KvSeparationOptions::default()));
+    let separation = KvSeparationOptions::default().compression(CompressionType::None);
+    let apart = || sealed(BLOB_MEMTABLE_BYTES)().with_kv_separation(Some(separation));
     let meta = db.keyspace("meta", small(META_MEMTABLE_BYTES)).map_err(fail)?;
-    let data = db.keyspace("data", small(DATA_MEMTABLE_BYTES)).map_err(fail)?;
+    let data = db.keyspace("data", sealed(DATA_MEMTABLE_BYTES)).map_err(fail)?;
     let seq = db.keyspace("seq", small(SEQ_MEMTABLE_BYTES)).map_err(fail)?;
     let blob = db.keyspace("blob", apart).map_err(fail)?;
 

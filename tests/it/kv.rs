@@ -160,9 +160,11 @@ fn a_bulk_put_outlives_a_restart_of_the_node() {
             command.stderr(std::process::Stdio::piped());
             let mut process = command.stdout(std::process::Stdio::piped()).spawn().expect("the program starts");
             let mut input = process.stdin.take().expect("its input");
-            std::io::Write::write_all(&mut input, lines.as_bytes()).expect("it reads on");
+            let written = std::io::Write::write_all(&mut input, lines.as_bytes());
             drop(input);
-            process.wait_with_output().expect("its output")
+            let output = process.wait_with_output().expect("its output");
+            assert!(written.is_ok(), "it reads on: {written:?}, {output:?}");
+            output
         });
         until("the first keys", || (!directory.ok(&["kv", "key", "list", "-n", "s"]).out.is_empty()).then_some(()));
         let node = directory.restart(&["--api", &api]);
@@ -192,7 +194,10 @@ fn changes_are_watched_across_a_restart_of_the_node() {
     let shown = fs::File::create(node.file("shown")).expect("a file");
     let mut process = command.stdout(shown).stderr(told).spawn().expect("the program starts");
     let read = |node: &Node, file: &str| fs::read_to_string(node.file(file)).expect("a file");
-    until("the watcher", || read(&node, "told").contains("watching").then_some(()));
+    until("the watcher", || {
+        assert!(process.try_wait().expect("its state").is_none(), "{}", read(&node, "told"));
+        read(&node, "told").contains("watching").then_some(())
+    });
     node.ok(&["kv", "key", "put", "a1", "one", "-n", "s", "--metadata", "{\"x\":1.50}"]);
     until("the first event", || (read(&node, "shown").lines().count() == 1).then_some(()));
     node.ok(&["kv", "key", "put", "b", "not followed", "-n", "s"]);

@@ -77,7 +77,14 @@ impl Server {
         let (kv, operator) = (node.kv().clone(), Operator::new(&node, None, Durability::Os));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
-        let config = ApiConfig { dev, pop: Some("lhr".into()), node: "n1".into(), account: ACCOUNT, tls: None };
+        let config = ApiConfig {
+            dev,
+            pop: Some("lhr".into()),
+            node: "n1".into(),
+            account: ACCOUNT,
+            tls: None,
+            failures: Arc::default(),
+        };
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async {
             let _ = stopped.await;
@@ -106,7 +113,14 @@ impl Server {
         let (kv, operator) = (self.node.kv().clone(), self.operator.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         self.address = listener.local_addr().expect("an address").to_string();
-        let config = ApiConfig { dev: false, pop: None, node: "n1".into(), account: ACCOUNT, tls: Some(Arc::new(tls)) };
+        let config = ApiConfig {
+            dev: false,
+            pop: None,
+            node: "n1".into(),
+            account: ACCOUNT,
+            tls: Some(Arc::new(tls)),
+            failures: Arc::default(),
+        };
         self.task = tokio::spawn(serve(listener, kv, operator, config, std::future::pending()));
     }
 
