@@ -177,6 +177,8 @@ impl<S: Store> Replica<S> {
     }
 
     fn fence_evicted(&mut self) {
+        self.versions.unsettle_all();
+        self.heads.members_changed();
         if self.roster.is_evicted(self.config.node) {
             self.alarm(Alarm::Evicted);
         }

@@ -6,13 +6,13 @@ use rand::RngExt;
 use super::dot::{NodeId, Origin};
 use super::input::Alarm;
 use super::limits::{
-    BEAT_FANOUT_ACTIVE_MAX, BEAT_FANOUT_MAX, BEAT_PERIOD, BEAT_PERIOD_ACTIVE, CONTROL_IN_FLIGHT_MAX,
-    HEADS_PER_BEAT_MAX, SKEW_PERIOD,
+    BEAT_FANOUT_ACTIVE_MAX, BEAT_FANOUT_MAX, BEAT_PERIOD, BEAT_PERIOD_ACTIVE, CONTROL_IN_FLIGHT_MAX, HEADS_PER_BEAT_MAX,
 };
 use super::message::{Beat, Class, Echo, Head, Message};
 use super::peer::{LastBeat, Skew};
 use super::store::{Store, StoreError};
 use super::version::VersionHash;
+use super::watermark::News;
 use super::{Mono, Now, Replica};
 
 /// When the next beat is due, and what beats have shown of former lives.
@@ -25,8 +25,6 @@ pub(super) struct Beats {
     /// The hash over former lives, and since when it has stood.
     former: VersionHash,
     former_since: Mono,
-    /// When an echo is next reason enough to look at the peers' clocks.
-    skew_due: Mono,
 }
 
 impl Beats {
@@ -63,9 +61,9 @@ impl<S: Store> Replica<S> {
             false => (BEAT_PERIOD, BEAT_FANOUT_MAX),
         };
         self.beats.due = self.jittered(now.mono, period);
-        self.take_skew(now.mono);
+        self.take_skew();
         self.look_at_former_lives(now.mono);
-        let mut nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        let mut nodes = self.connected.clone();
         let count = nodes.len().min(fanout);
         for place in 0..count {
             let chosen = self.rng.random_range(place..nodes.len());
@@ -73,23 +71,24 @@ impl<S: Store> Replica<S> {
         }
         let head = self.own_head(now);
         for node in &nodes[..count] {
-            self.beat_with(head.clone(), *node, now);
+            let mut heads = vec![head.clone()];
+            heads.append(&mut self.heads.relay(*node, HEADS_PER_BEAT_MAX));
+            self.beat_with(heads, *node, now);
         }
         self.fold_former_lives(now.mono);
         Ok(())
     }
 
-    pub(super) fn beat(&mut self, node: NodeId, now: Now) {
+    /// The first beat on a new link. Others have links of their own to the peer, so it tells of this node only.
+    pub(super) fn first_beat(&mut self, node: NodeId, now: Now) {
         let head = self.own_head(now);
-        self.beat_with(head, node, now);
+        self.beat_with(vec![head], node, now);
     }
 
-    fn beat_with(&mut self, head: Head, node: NodeId, now: Now) {
+    fn beat_with(&mut self, heads: Vec<Head>, node: NodeId, now: Now) {
         if self.peers.get(&node).is_none_or(|peer| peer.in_flight(Class::Control) > CONTROL_IN_FLIGHT_MAX) {
             return;
         }
-        let mut heads = vec![head];
-        heads.append(&mut self.heads.relay(node, HEADS_PER_BEAT_MAX));
         let beat = Beat {
             sent: now.mono,
             versions: self.versions.hash(),
@@ -110,8 +109,11 @@ impl<S: Store> Replica<S> {
             .filter(|(origin, _)| life.is_none_or(|(current, _)| current != *origin))
             .map(|(origin, seen)| (origin, seen.last()))
             .collect();
-        let watermark = self.watermark();
-        Head { node, former, life, stamp: self.clock.promise(self.skew.corrected(now.wall_ms)), watermark }
+        let own = self.config.node;
+        let members = self.roster.members().map(|(node, _)| node).filter(|node| *node != own);
+        let watermark = self.heads.watermark_of(members);
+        let stamp = self.clock.promise(self.skew.corrected(now.wall_ms));
+        Head { node, former, life, stamp, watermark }
     }
 
     /// Everything stamped up to this, by anyone on the roster, is applied here and on disk.
@@ -134,10 +136,11 @@ impl<S: Store> Replica<S> {
         if is_first && !last.versions_agree {
             self.syncs.want(node, now.mono);
         }
-        for head in beat.heads.iter().take(HEADS_PER_BEAT_MAX + 1).filter(|head| head.node != self.config.node) {
-            if head.stamp <= super::Timestamp::CEILING {
-                self.heads.observe(head, now.mono);
-                self.acquaintances.heard(head.node, head.stamp);
+        let own = self.config.node;
+        for head in beat.heads.into_iter().take(HEADS_PER_BEAT_MAX + 1).filter(|head| head.node != own) {
+            let node = head.node;
+            if head.stamp <= super::Timestamp::CEILING && self.heads.observe(head, now.mono) == News::NewLife {
+                self.versions.unsettle(node);
             }
         }
         self.send(node, &Message::Echo(Echo { sent: beat.sent, wall_ms: now.wall_ms }));
@@ -145,16 +148,13 @@ impl<S: Store> Replica<S> {
 
     pub(super) fn on_echo(&mut self, node: NodeId, echo: Echo, now: Now) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        peer.measured(echo.sent, now.mono, echo.wall_ms, now.wall_ms);
-        if now.mono >= self.beats.skew_due {
-            self.take_skew(now.mono);
-        }
+        peer.measured(echo.sent, now.mono, echo.wall_ms, now.wall_ms, &mut self.offsets);
+        self.take_skew();
     }
 
     /// Compares this node's clock with its peers'.
-    fn take_skew(&mut self, now: Mono) {
-        self.beats.skew_due = now + SKEW_PERIOD;
-        let skew = Skew::of(self.peers.values().filter_map(|peer| peer.offset_ms).collect());
+    fn take_skew(&mut self) {
+        let skew = Skew::of(&self.offsets);
         match (self.skew.is_alarming(), skew.is_alarming()) {
             (false, true) => self.alarm(Alarm::ClockSkew(skew.ahead_ms())),
             (true, false) => self.alarm(Alarm::ClockFine),
@@ -177,20 +177,20 @@ impl<S: Store> Replica<S> {
     }
 
     /// A life is over when its node has another one, or is evicted.
-    fn is_former(&self, origin: Origin) -> bool {
-        if origin.node == self.config.node {
-            return self.life.is_none_or(|life| life.origin != origin);
-        }
-        self.roster.is_evicted(origin.node)
-            || self.heads.get(origin.node).is_some_and(|head| head.life.is_none_or(|(life, _)| life != origin))
-    }
-
-    pub(super) fn former_hash(&self) -> VersionHash {
-        self.versions.former_hash(|origin| self.is_former(origin))
+    pub(super) fn settle_lives(&mut self) {
+        let (own, life, roster, heads) = (self.config.node, &self.life, &self.roster, &self.heads);
+        self.versions.settle(|origin| match origin.node == own {
+            true => life.is_none_or(|life| life.origin != origin),
+            false => {
+                roster.is_evicted(origin.node)
+                    || heads.get(origin.node).is_some_and(|head| head.life.is_none_or(|(life, _)| life != origin))
+            }
+        });
     }
 
     fn look_at_former_lives(&mut self, now: Mono) {
-        let former = self.former_hash();
+        self.settle_lives();
+        let former = self.versions.former_hash();
         if former != self.beats.former {
             (self.beats.former, self.beats.former_since) = (former, now);
         }
@@ -210,8 +210,7 @@ impl<S: Store> Replica<S> {
         if !all_agree {
             return;
         }
-        let over: Vec<Origin> =
-            self.versions.active().iter().map(|(origin, _)| origin).filter(|origin| self.is_former(*origin)).collect();
+        let over: Vec<Origin> = self.versions.former_lives().collect();
         for origin in over {
             self.versions.fold(&mut self.store, origin);
             self.count("folded_lives");

@@ -18,6 +18,13 @@ pub(super) struct Versions {
     /// What each active origin adds to the hash, and their sum.
     hashes: BTreeMap<Origin, VersionHash>,
     active_hash: VersionHash,
+    /// Active origins that are over, and what they add to the hash.
+    former: BTreeSet<Origin>,
+    former_hash: VersionHash,
+    /// Nodes of whose origins others may be over since someone last looked.
+    unsettled: BTreeSet<NodeId>,
+    /// Active origins with gaps.
+    gappy: BTreeSet<Origin>,
     /// Changed since the last commit.
     dirty: BTreeSet<Origin>,
     intervals_max: usize,
@@ -48,15 +55,54 @@ impl Versions {
         self.folded.plus(self.active_hash)
     }
 
-    /// Hash over the origins that `is_former` picks, and the folded ones.
-    pub(super) fn former_hash(&self, is_former: impl Fn(Origin) -> bool) -> VersionHash {
-        self.hashes.iter().filter(|(origin, _)| is_former(**origin)).fold(self.folded, |sum, (_, hash)| sum.plus(*hash))
+    /// Hash over the lives that are over, folded or not, as of the last [`Versions::settle`].
+    pub(super) fn former_hash(&self) -> VersionHash {
+        self.folded.plus(self.former_hash)
+    }
+
+    /// Lives that are over and not folded, as of the last [`Versions::settle`].
+    pub(super) fn former_lives(&self) -> impl Iterator<Item = Origin> {
+        self.former.iter().copied()
+    }
+
+    /// A node may have begun another life.
+    pub(super) fn unsettle(&mut self, node: NodeId) {
+        self.unsettled.insert(node);
+    }
+
+    /// Every node may have.
+    pub(super) fn unsettle_all(&mut self) {
+        self.unsettled.extend(self.hashes.keys().map(|origin| origin.node));
+    }
+
+    /// Which origins are over can't be seen from here, so it is asked, where something has happened.
+    pub(super) fn settle(&mut self, is_former: impl Fn(Origin) -> bool) {
+        for node in std::mem::take(&mut self.unsettled) {
+            let lives: Vec<Origin> = self.lives_of(node).map(|(origin, _)| origin).collect();
+            for origin in lives {
+                let hash = self.hashes.get(&origin).copied().unwrap_or_default();
+                if is_former(origin) {
+                    if self.former.insert(origin) {
+                        self.former_hash = self.former_hash.plus(hash);
+                    }
+                } else if self.former.remove(&origin) {
+                    self.former_hash = self.former_hash.minus(hash);
+                }
+            }
+        }
+        debug_assert!(self.former.iter().eq(self.hashes.keys().filter(|origin| is_former(**origin))));
     }
 
     /// Active origins of one node.
     pub(super) fn lives_of(&self, node: NodeId) -> impl Iterator<Item = (Origin, &Seen)> {
         let [first, last] = [0, u64::MAX].map(|number| Origin { node, incarnation: Incarnation(number) });
         self.active.range(first, last)
+    }
+
+    /// Intervals of the active origin that has most of them.
+    pub(super) fn intervals_max(&self) -> usize {
+        let intervals = |origin: &Origin| self.active.get(*origin).map_or(0, Seen::intervals);
+        self.gappy.iter().map(intervals).max().unwrap_or(0)
     }
 
     /// Origins of which something was seen since the last commit.
@@ -67,15 +113,29 @@ impl Versions {
     fn set(&mut self, origin: Origin, mut seen: Seen) {
         seen.forget_intervals_over(self.intervals_max);
         let hash = VersionHash::of(origin, &seen);
-        let former = self.hashes.insert(origin, hash).unwrap_or_default();
-        self.active_hash = self.active_hash.minus(former).plus(hash);
+        let before = self.hashes.insert(origin, hash);
+        self.active_hash = self.active_hash.minus(before.unwrap_or_default()).plus(hash);
+        if before.is_none() {
+            self.unsettled.insert(origin.node);
+        } else if self.former.contains(&origin) {
+            self.former_hash = self.former_hash.minus(before.unwrap_or_default()).plus(hash);
+        }
+        match seen.is_gapless() {
+            true => self.gappy.remove(&origin),
+            false => self.gappy.insert(origin),
+        };
         self.active.set(origin, seen);
         self.dirty.insert(origin);
     }
 
     fn forget(&mut self, origin: Origin) {
         self.active.remove(origin);
-        self.active_hash = self.active_hash.minus(self.hashes.remove(&origin).unwrap_or_default());
+        let hash = self.hashes.remove(&origin).unwrap_or_default();
+        self.active_hash = self.active_hash.minus(hash);
+        if self.former.remove(&origin) {
+            self.former_hash = self.former_hash.minus(hash);
+        }
+        self.gappy.remove(&origin);
         self.dirty.remove(&origin);
     }
 

@@ -148,8 +148,6 @@ pub const BEAT_PERIOD_ACTIVE: Mono = Mono::from_ms(250);
 pub const BEAT_FANOUT_MAX: usize = 16;
 /// The same while writes flow and beats are four times as frequent.
 pub const BEAT_FANOUT_ACTIVE_MAX: usize = BEAT_FANOUT_MAX / 4;
-/// The median of the peers' clocks is taken anew at most this often, beside each beat.
-pub const SKEW_PERIOD: Mono = Mono::from_ms(100);
 /// Time between syncs with a random peer that is known to differ, jittered by a quarter.
 pub const SYNC_PERIOD: Mono = Mono::from_ms(1_000);
 /// While writes flow, one in this many periods a node syncs although it has all that it has heard of.

@@ -257,7 +257,27 @@ impl Message {
 
     /// As it travels.
     pub fn encode(&self) -> Bytes {
-        postcard::to_extend(self, vec![PROTOCOL_VERSION]).expect("a message always serializes").into()
+        let mut bytes = Vec::with_capacity(self.len_expected());
+        bytes.push(PROTOCOL_VERSION);
+        postcard::to_extend(self, bytes).expect("a message always serializes").into()
+    }
+
+    /// Room to encode it without moving it about.
+    fn len_expected(&self) -> usize {
+        let record = |record: &Record| record.key.as_bytes().len() + record.body.len() + 16;
+        match self {
+            Self::Beat(beat) => 128 + 64 * beat.heads.len(),
+            Self::Records(records) => {
+                let push = |push: &Push| record(&push.record) + 32 * push.covers.len();
+                16 + records.pushes.iter().map(push).sum::<usize>()
+            }
+            Self::SyncRequest(SyncRequest { have: versions, .. }) | Self::SyncStart { versions, .. } => {
+                64 + 32 * versions.len()
+            }
+            Self::SyncChunk(chunk) => 64 + chunk.records.iter().map(record).sum::<usize>(),
+            Self::Chunk { chunk: Some(chunk), .. } => 640 + chunk.len(),
+            _ => 32,
+        }
     }
 
     /// The inverse of [`Message::encode`]; refuses what no correct peer sends.

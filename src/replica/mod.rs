@@ -71,7 +71,7 @@ pub use store::{BlobAddress, Recovered, Snapshot, Store, StoreError};
 pub use verify::{Verification, VerifyAnswer, VerifyRequest, VerifyRow};
 pub use version::{Seen, VersionHash, VersionVector};
 
-use peer::{Acquaintances, Peer, Skew};
+use peer::{Acquaintances, Offsets, Peer, Skew};
 
 /// When a local write is acknowledged, and what counts as held by this node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -165,6 +165,7 @@ pub struct Replica<S: Store> {
     wants_sync: bool,
     clock: Clock,
     skew: Skew,
+    offsets: Offsets,
     life: Option<write::Life>,
     /// A newer process has this node's identity.
     superseded: bool,
@@ -173,6 +174,8 @@ pub struct Replica<S: Store> {
     roster: Roster,
     deleted: BTreeSet<NamespaceId>,
     peers: BTreeMap<NodeId, Peer>,
+    /// The keys of `peers`, at hand for choosing among them.
+    connected: Vec<NodeId>,
     acquaintances: Acquaintances,
     heads: watermark::Heads,
     pushes: push::Pushes,
@@ -228,6 +231,7 @@ impl<S: Store> Replica<S> {
             wants_sync: false,
             clock,
             skew: Skew::default(),
+            offsets: Offsets::default(),
             life: None,
             superseded: false,
             versions: fold::Versions::new(recovered.versions, recovered.folded, config.bounds.intervals_per_origin),
@@ -238,6 +242,7 @@ impl<S: Store> Replica<S> {
             secrets: secrets::Secrets::recover(std::mem::take(&mut config.secrets), &deleted),
             deleted,
             peers: BTreeMap::new(),
+            connected: Vec::new(),
             acquaintances: Acquaintances::default(),
             heads: watermark::Heads::default(),
             pushes: push::Pushes::default(),
@@ -393,9 +398,13 @@ impl<S: Store> Replica<S> {
         }
         self.forget_link(node);
         self.peers.insert(node, Peer::new(link));
-        let heard = self.acquaintances.get(node).map(|known| known.heard).unwrap_or_default();
+        if let Err(place) = self.connected.binary_search(&node) {
+            self.connected.insert(place, node);
+        }
+        let stamped = self.acquaintances.get(node).map(|known| known.heard).unwrap_or_default();
+        let heard = self.heads.get(node).map_or(stamped, |head| stamped.max(head.stamp));
         self.send(node, &Message::Hello(Hello { heard, ..self.started.clone() }));
-        self.beat(node, now);
+        self.first_beat(node, now);
         Ok(())
     }
 
@@ -406,7 +415,9 @@ impl<S: Store> Replica<S> {
     }
 
     fn forget_link(&mut self, node: NodeId) {
-        if self.peers.remove(&node).is_some() {
+        if let Some(peer) = self.peers.remove(&node) {
+            self.offsets.replace(peer.offset_ms, None);
+            self.connected.retain(|other| *other != node);
             self.syncs.disconnected(node);
             self.blobs.disconnected(node);
             self.repairs_disconnected(node);

@@ -69,12 +69,30 @@ impl Peer {
     }
 
     /// A round trip was measured; the wall clock there was read `wall_ms`.
-    pub(super) fn measured(&mut self, sent: Mono, now: Mono, wall_ms: u64, own_wall_ms: u64) {
+    pub(super) fn measured(&mut self, sent: Mono, now: Mono, wall_ms: u64, own_wall_ms: u64, offsets: &mut Offsets) {
         let rtt_us = now.since(sent);
         let halfway = wall_ms as i64 + (rtt_us / 2000) as i64;
-        self.offset_ms = Some(halfway - own_wall_ms as i64);
+        let offset_ms = halfway - own_wall_ms as i64;
+        offsets.replace(self.offset_ms.replace(offset_ms), Some(offset_ms));
         // Smoothed as in RFC 6298, the first sample taken whole.
         self.rtt_us = Some(self.rtt_us.map_or(rtt_us, |rtt| (7 * rtt + rtt_us) / 8));
+    }
+}
+
+/// The clock offsets of all connected peers, in order, so that their median costs nothing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Offsets(Vec<i64>);
+
+impl Offsets {
+    /// A peer's offset has changed, come or gone.
+    pub(super) fn replace(&mut self, former_ms: Option<i64>, offset_ms: Option<i64>) {
+        if let Some(place) = former_ms.and_then(|former_ms| self.0.binary_search(&former_ms).ok()) {
+            self.0.remove(place);
+        }
+        if let Some(offset_ms) = offset_ms {
+            let place = self.0.partition_point(|other_ms| *other_ms < offset_ms);
+            self.0.insert(place, offset_ms);
+        }
     }
 }
 
@@ -88,11 +106,10 @@ pub(super) struct Skew {
 }
 
 impl Skew {
-    pub(super) fn of(mut offsets_ms: Vec<i64>) -> Self {
+    pub(super) fn of(Offsets(offsets_ms): &Offsets) -> Self {
         if offsets_ms.is_empty() {
             return Self::default();
         }
-        offsets_ms.sort_unstable();
         let middle = offsets_ms.len() / 2;
         // Between the two middle ones of an even number the one nearer to ours counts: of three nodes, one with a
         // wrong clock must not move the two with right ones.
@@ -194,19 +211,25 @@ impl Acquaintances {
 mod tests {
     use super::*;
 
+    fn skew_of(offsets_ms: &[i64]) -> Skew {
+        let mut offsets = Offsets::default();
+        offsets_ms.iter().for_each(|offset_ms| offsets.replace(None, Some(*offset_ms)));
+        Skew::of(&offsets)
+    }
+
     #[test]
     fn two_peers_fence_a_wrong_clock_and_one_does_not() {
-        let alone = Skew::of(vec![-90_000]);
+        let alone = skew_of(&[-90_000]);
         assert!(alone.is_alarming() && !alone.refuses_writes());
         assert_eq!(alone.corrected(1_000_000), 1_000_000);
-        let far = Skew::of(vec![-90_000, -90_010]);
+        let far = skew_of(&[-90_000, -90_010]);
         assert!(far.refuses_writes());
         assert_eq!(far.ahead_ms(), 90_000);
-        let near = Skew::of(vec![400, 420, 90_000]);
+        let near = skew_of(&[400, 420, 90_000]);
         assert!(!near.refuses_writes());
         assert_eq!(near.corrected(1_000), 1_420);
-        assert_eq!(Skew::of(vec![100, 200]).corrected(1_000), 1_000);
-        let one_wrong = Skew::of(vec![-130_000, 3]);
+        assert_eq!(skew_of(&[100, 200]).corrected(1_000), 1_000);
+        let one_wrong = skew_of(&[-130_000, 3]);
         assert!(!one_wrong.is_alarming() && !one_wrong.refuses_writes());
     }
 
@@ -226,7 +249,13 @@ mod tests {
     #[test]
     fn a_round_trip_gives_the_offset_at_its_middle() {
         let mut peer = Peer::new(1);
-        peer.measured(Mono::from_ms(10), Mono::from_ms(110), 5_000, 4_000);
+        let mut offsets = Offsets(vec![-7, 3]);
+        peer.measured(Mono::from_ms(10), Mono::from_ms(110), 5_000, 4_000, &mut offsets);
         assert_eq!((peer.rtt_us, peer.offset_ms), (Some(100_000), Some(1_050)));
+        assert_eq!(offsets.0, [-7, 3, 1_050]);
+        peer.measured(Mono::from_ms(10), Mono::from_ms(110), 3_950, 4_000, &mut offsets);
+        assert_eq!(offsets.0, [-7, 0, 3], "a new measurement takes the place of the former one");
+        offsets.replace(peer.offset_ms, None);
+        assert_eq!(offsets.0, [-7, 3]);
     }
 }

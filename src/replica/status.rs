@@ -98,7 +98,7 @@ impl<S: Store> Replica<S> {
             sessions_out,
             pending: self.blobs.waiting(),
             waiting: self.waiters.len(),
-            intervals: self.versions.active().iter().map(|(_, seen)| seen.intervals()).max().unwrap_or(0),
+            intervals: self.versions.intervals_max(),
             records_in_flight: in_flight.max().unwrap_or(0),
         }
     }
@@ -114,7 +114,7 @@ impl<S: Store> Replica<S> {
     }
 
     pub(super) fn status(&self, now: Now) -> Status {
-        let own = self.config.node;
+        let (own, former) = (self.config.node, self.versions.former_hash());
         Status {
             digest: self.digest.sum(),
             versions: self.versions.hash(),
@@ -129,7 +129,7 @@ impl<S: Store> Replica<S> {
                 .roster
                 .members()
                 .filter(|(node, _)| *node != own)
-                .map(|(node, info)| self.peer_status(node, info, now))
+                .map(|(node, info)| self.peer_status(node, info, former, now))
                 .collect(),
             pending_blobs: self.blobs.waiting(),
             syncs: self.syncs.count(),
@@ -146,7 +146,7 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    fn peer_status(&self, node: NodeId, info: &NodeInfo, now: Now) -> PeerStatus {
+    fn peer_status(&self, node: NodeId, info: &NodeInfo, former: VersionHash, now: Now) -> PeerStatus {
         let peer = self.peers.get(&node);
         let beat = peer.and_then(|peer| peer.beat);
         let heard = self.heads.get(node).is_some();
@@ -159,7 +159,7 @@ impl<S: Store> Replica<S> {
             rtt_us: peer.and_then(|peer| peer.rtt_us),
             lag_ms: heard.then_some(behind_ms),
             versions_agree: beat.map(|beat| beat.versions_agree),
-            former_agree: beat.map(|beat| beat.former == self.former_hash()),
+            former_agree: beat.map(|beat| beat.former == former),
             digests_agree: beat.map(|beat| beat.digests_agree),
             queue: peer.map_or(0, |peer| peer.queue.len()),
         }

@@ -18,6 +18,8 @@ pub(super) struct Heads {
     unchecked: BTreeSet<NodeId>,
     /// Nodes with something covered that is not known to be durable.
     unsynced: BTreeSet<NodeId>,
+    /// The member that held the watermark up when it was last looked for, and the watermark.
+    slowest: Option<(NodeId, Timestamp)>,
     /// Where the next beat begins to relay.
     relayed: NodeId,
 }
@@ -26,36 +28,59 @@ pub(super) struct Heads {
 struct Known {
     latest: Head,
     /// A head whose writes are not all here yet. It is kept until they are, or steady writes would starve it.
-    awaited: Option<(Head, Mono)>,
+    awaited: Option<Box<(Head, Mono)>>,
     /// Covered as of these commits, which may not be durable yet: commit → stamp.
     covered: BTreeMap<u64, Timestamp>,
     durable: Timestamp,
 }
 
+/// What a head has told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum News {
+    /// Nothing: the node had said later things.
+    Old,
+    /// Something of a life that was known.
+    SameLife,
+    /// That the node is known at all, or lives anew.
+    NewLife,
+}
+
 impl Heads {
     /// Takes notice of a head, first-hand or relayed.
-    pub(super) fn observe(&mut self, head: &Head, now: Mono) {
+    pub(super) fn observe(&mut self, head: Head, now: Mono) -> News {
         let is_full = self.nodes.len() >= ROSTER_MAX;
         match self.nodes.get_mut(&head.node) {
-            Some(known) if known.latest.stamp >= head.stamp => {}
+            Some(known) if known.latest.stamp >= head.stamp => News::Old,
             Some(known) => {
-                known.latest = head.clone();
-                if known.awaited.is_none() {
-                    known.awaited = Some((head.clone(), now));
-                    self.unchecked.insert(head.node);
+                let former = std::mem::replace(&mut known.latest, head);
+                let is_still = former.life == known.latest.life && former.former == known.latest.former;
+                match (&known.awaited, is_still && known.covered.is_empty()) {
+                    (Some(_), _) => {}
+                    // It has written nothing since, and all that it had written is on disk here.
+                    (None, true) => known.durable = known.latest.stamp.max(known.durable),
+                    (None, false) => {
+                        known.awaited = Some(Box::new((known.latest.clone(), now)));
+                        self.unchecked.insert(known.latest.node);
+                    }
+                }
+                let life = |head: &Head| head.life.map(|(origin, _)| origin);
+                match life(&former) == life(&known.latest) {
+                    true => News::SameLife,
+                    false => News::NewLife,
                 }
             }
             // A lying peer may name any number of nodes.
-            None if is_full => {}
+            None if is_full => News::Old,
             None => {
+                self.unchecked.insert(head.node);
                 let known = Known {
                     latest: head.clone(),
-                    awaited: Some((head.clone(), now)),
+                    awaited: Some(Box::new((head.clone(), now))),
                     covered: BTreeMap::new(),
                     durable: Timestamp::default(),
                 };
                 self.nodes.insert(head.node, known);
-                self.unchecked.insert(head.node);
+                News::NewLife
             }
         }
     }
@@ -84,12 +109,12 @@ impl Heads {
 
     /// Since when this node has waited for writes of `node`; `None` if it has all it has heard of.
     pub(super) fn behind_since(&self, node: NodeId) -> Option<Mono> {
-        self.nodes.get(&node)?.awaited.as_ref().map(|(_, since)| *since)
+        self.nodes.get(&node)?.awaited.as_ref().map(|awaited| awaited.1)
     }
 
     /// Whether writes of anyone have been waited for since before `moment`.
     pub(super) fn is_behind_since(&self, moment: Mono) -> bool {
-        self.nodes.values().any(|known| known.awaited.as_ref().is_some_and(|(_, since)| *since < moment))
+        self.nodes.values().any(|known| known.awaited.as_ref().is_some_and(|awaited| awaited.1 < moment))
     }
 
     /// Checks awaited heads against what commit number `commit` will have made visible.
@@ -101,7 +126,7 @@ impl Heads {
     ) -> Result<(), E> {
         for node in std::mem::take(&mut self.unchecked) {
             let Some(known) = self.nodes.get_mut(&node) else { continue };
-            let Some((head, _)) = &known.awaited else { continue };
+            let Some(head) = known.awaited.as_ref().map(|awaited| &awaited.0) else { continue };
             if !holds_all(head)? {
                 continue;
             }
@@ -112,7 +137,7 @@ impl Heads {
                 let middle = known.covered.keys().nth(1).copied();
                 middle.and_then(|commit| known.covered.remove(&commit));
             }
-            known.awaited = (known.latest.stamp > head.stamp).then(|| (known.latest.clone(), now));
+            known.awaited = (known.latest.stamp > head.stamp).then(|| Box::new((known.latest.clone(), now)));
             if known.awaited.is_some() {
                 self.unchecked.insert(node);
             }
@@ -135,14 +160,36 @@ impl Heads {
 
     /// All writes of all `members`, who come in order, stamped up to this are here, on disk.
     pub(super) fn watermark(&self, members: impl Iterator<Item = NodeId>) -> Timestamp {
+        self.find_slowest(members).map_or(Timestamp::default(), |(_, durable)| durable)
+    }
+
+    /// The same. What nodes have on disk here only grows, so it stands until the slowest member has more.
+    pub(super) fn watermark_of(&mut self, members: impl Iterator<Item = NodeId>) -> Timestamp {
+        if self.slowest.is_none_or(|(node, durable)| self.durable(node) != durable) {
+            self.slowest = self.find_slowest(members);
+        } else {
+            debug_assert_eq!(self.slowest.map(|(_, durable)| durable), Some(self.watermark(members)));
+        }
+        self.slowest.map_or(Timestamp::default(), |(_, durable)| durable)
+    }
+
+    /// The roster is another one.
+    pub(super) fn members_changed(&mut self) {
+        self.slowest = None;
+    }
+
+    fn durable(&self, node: NodeId) -> Timestamp {
+        self.nodes.get(&node).map_or(Timestamp::default(), |known| known.durable)
+    }
+
+    fn find_slowest(&self, members: impl Iterator<Item = NodeId>) -> Option<(NodeId, Timestamp)> {
         let mut heads = self.nodes.iter().peekable();
-        members
-            .map(|member| {
-                while heads.next_if(|(node, _)| **node < member).is_some() {}
-                heads.next_if(|(node, _)| **node == member).map_or(Timestamp::default(), |(_, known)| known.durable)
-            })
-            .min()
-            .unwrap_or_default()
+        let durable = |member| {
+            while heads.next_if(|(node, _)| **node < member).is_some() {}
+            let durable = heads.next_if(|(node, _)| **node == member).map(|(_, known)| known.durable);
+            (member, durable.unwrap_or_default())
+        };
+        members.map(durable).min_by_key(|(_, durable)| *durable)
     }
 }
 
@@ -164,11 +211,11 @@ mod tests {
     fn a_watermark_rises_only_when_covered_and_on_disk() {
         let mut heads = Heads::default();
         let members = || [NodeId(1)].into_iter();
-        heads.observe(&head(10), Mono(1));
+        heads.observe(head(10), Mono(1));
         heads.cover(1, Mono(1), |_| Ok::<_, ()>(false)).unwrap();
         heads.synced(1);
         assert_eq!(heads.watermark(members()), Timestamp(0));
-        heads.observe(&head(20), Mono(2));
+        heads.observe(head(20), Mono(2));
         assert_eq!(heads.behind_since(NodeId(1)), Some(Mono(1)));
         heads.recheck([NodeId(1)].into_iter());
         heads.cover(2, Mono(3), |head| Ok::<_, ()>(head.stamp == Timestamp(10))).unwrap();
@@ -186,7 +233,7 @@ mod tests {
     fn what_waits_for_the_disk_is_bounded_and_nothing_is_overstated() {
         let mut heads = Heads::default();
         for stamp in 1..=10 {
-            heads.observe(&head(stamp), Mono(stamp));
+            heads.observe(head(stamp), Mono(stamp));
             heads.cover(stamp, Mono(stamp), |_| Ok::<_, ()>(true)).unwrap();
         }
         heads.synced(5);

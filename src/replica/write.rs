@@ -63,7 +63,10 @@ impl<S: Store> Replica<S> {
             Request::ShareSecret(secret) => self.share_secret(secret),
             Request::Leave => self.evict(self.config.node, now)?,
             Request::Evict(node) => self.evict(node, now)?,
-            Request::Status => Reply::Status(Box::new(self.status(now))),
+            Request::Status => {
+                self.settle_lives();
+                Reply::Status(Box::new(self.status(now)))
+            }
         };
         self.reply(ticket, reply);
         Ok(())
@@ -119,6 +122,9 @@ impl<S: Store> Replica<S> {
 
     fn next_dot(&mut self) -> Dot {
         let node = self.config.node;
+        if self.life.is_none() {
+            self.versions.unsettle(node);
+        }
         let rng = &mut self.rng;
         let reused = (self.config.sabotage == Sabotage::ReuseOrigin).then(|| self.versions.active());
         let life = self.life.get_or_insert_with(|| {
