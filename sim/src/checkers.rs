@@ -130,7 +130,7 @@ impl Judge {
             Box::new(session::ReadYourWrites),
             Box::new(resurrection::Resurrection::default()),
             Box::new(watermark::Watermark::default()),
-            Box::new(bounds::Bounded { bounds }),
+            Box::new(bounds::Bounded { bounds, turn: 0 }),
             Box::new(peers::PeersBehave),
             Box::new(converged::Converged::default()),
         ];

@@ -89,6 +89,8 @@ pub struct Bursts {
 pub struct Nodes {
     /// All start from a directory that knows the whole roster. Otherwise each starts with an empty one.
     pub acquainted: bool,
+    /// The lives in which these directories were written are folded, as in a flock that has stood for some minutes.
+    pub settled: bool,
     /// Of all that a node sends, in Mbit/s.
     pub uplink_mbit: u64,
     /// One fsync.
@@ -205,6 +207,7 @@ impl Default for Nodes {
     fn default() -> Self {
         Self {
             acquainted: true,
+            settled: true,
             uplink_mbit: 1_000,
             fsync: Span::ms(3),
             input: Span(5),

@@ -65,6 +65,7 @@ pub fn draw(seed: u64, sabotage: Sabotage) -> Draw {
         links,
         nodes: Nodes {
             acquainted: one_in(2, &mut rng),
+            settled: false,
             uplink_mbit: 100,
             fsync: Span::ms(rng.random_range(1..30)),
             input: Span(20),

@@ -12,6 +12,7 @@ mod links;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rand::rngs::ChaCha8Rng;
@@ -62,7 +63,7 @@ pub struct World {
     ticket: Ticket,
     clients: BTreeMap<Ticket, Client>,
     /// The last message decoded: a broadcast sends the same bytes to everyone.
-    decoded: Option<(Bytes, Message)>,
+    decoded: Option<(Bytes, Arc<Message>)>,
     bounds: limits::Bounds,
     sabotage: Sabotage,
     /// Nodes that an operator should evict as soon as one can.

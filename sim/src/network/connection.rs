@@ -2,6 +2,7 @@
 //! a lost packet holds up its stream and no other; nothing that was on its way survives the connection.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use starling::replica::{Class, Message};
 
@@ -11,7 +12,7 @@ use super::link::Link;
 #[derive(Debug)]
 pub struct Parcel {
     pub class: Class,
-    pub message: Box<Message>,
+    pub message: Arc<Message>,
     /// Bytes as the replica counts them.
     pub bytes: usize,
     /// Bytes on the wire.

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use starling::replica::{Class, Message, Request};
 
@@ -10,7 +11,7 @@ use super::clients::Client;
 /// Something that happens at a moment.
 pub(super) enum Event {
     /// A message can be read.
-    Deliver { connection: usize, side: usize, class: Class, message: Box<Message>, wire: u64 },
+    Deliver { connection: usize, side: usize, class: Class, message: Arc<Message>, wire: u64 },
     /// The transport has taken a message's bytes.
     Taken { connection: usize, side: usize, class: Class, bytes: usize },
     /// What is parked is tried again.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rand::Rng;
-use starling::replica::{Config, Durability, Input, MemStore, Mono, NodeId, Now, Replica};
+use starling::replica::{Config, Durability, Input, MemStore, Mono, NodeId, Now, Replica, Store};
 
 use super::clients::roster_entry;
 use super::events::{Event, Queue};
@@ -37,7 +37,7 @@ impl World {
             places.iter().enumerate().map(|(number, place)| (place.iata.as_str(), number)).collect();
         let nodes: Vec<NodeId> = standing.iter().map(|_| NodeId(rng.next_u64())).collect();
         let directory = match scenario.nodes.acquainted {
-            true => acquainted(&nodes, &standing, &mut rng),
+            true => acquainted(&nodes, &standing, scenario.nodes.settled, &mut rng),
             false => MemStore::default(),
         };
         let image = directory.image().clone();
@@ -140,8 +140,9 @@ fn distinct(standing: &[Place]) -> Vec<Place> {
     distinct
 }
 
-/// A directory in which every node has put itself on the roster, each in a life of its own that is over.
-fn acquainted(nodes: &[NodeId], standing: &[Place], rng: &mut rand::rngs::ChaCha8Rng) -> MemStore {
+/// A directory in which every node has put itself on the roster, each in a life of its own that is over, and folded if
+/// the flock is settled.
+fn acquainted(nodes: &[NodeId], standing: &[Place], settled: bool, rng: &mut rand::rngs::ChaCha8Rng) -> MemStore {
     let mut store = MemStore::default();
     let now = Now { mono: Mono(0), wall_ms: EPOCH_MS - 60_000 };
     for (node, place) in nodes.iter().zip(standing) {
@@ -155,6 +156,13 @@ fn acquainted(nodes: &[NodeId], standing: &[Place], rng: &mut rand::rngs::ChaCha
         if written.is_ok() {
             store = MemStore::restored(replica.into_store().image().clone());
         }
+    }
+    if settled {
+        for (origin, seen) in store.image().versions().iter() {
+            store.fold(origin, seen.last());
+        }
+        // Memory does not fail.
+        let _ = store.commit(true);
     }
     store
 }

@@ -1,5 +1,7 @@
 //! Connections: dialling, sending, delivering, losing.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use starling::replica::{Class, Input, Message, NodeId};
 
@@ -201,6 +203,7 @@ impl World {
             Some((known, message)) if known.as_ptr() == bytes.as_ptr() && known.len() == bytes.len() => message.clone(),
             _ => match Message::decode(bytes) {
                 Ok(message) => {
+                    let message = Arc::new(message);
                     self.decoded = Some((bytes.clone(), message.clone()));
                     message
                 }
@@ -214,7 +217,7 @@ impl World {
         let wire = wire_len(bytes.len() as u64 + stood_for(&message));
         self.measure.sent(host, class, wire, &mut self.hosts);
         self.watch.sent(host, self.connections[connection].hosts[1 - side], &message, self.now_us);
-        let parcel = Parcel { class, message: Box::new(message), bytes: bytes.len(), wire };
+        let parcel = Parcel { class, message, bytes: bytes.len(), wire };
         let other = self.connections[connection].hosts[1 - side];
         let is_blocked = self.cuts.is_cut(host, other) || self.hosts[other].deaf;
         if is_blocked || !self.connections[connection].ways[side].parked.is_empty() {
@@ -328,7 +331,7 @@ impl World {
         }
     }
 
-    pub(super) fn deliver(&mut self, connection: usize, side: usize, class: Class, message: Box<Message>, wire: u64) {
+    pub(super) fn deliver(&mut self, connection: usize, side: usize, class: Class, message: Arc<Message>, wire: u64) {
         if !self.is_current(connection, side) {
             return;
         }
@@ -344,7 +347,8 @@ impl World {
             self.hosts[host].informer = Some(other);
         }
         let node = self.hosts[other].node;
-        self.arrive(host, Input::Received { node, link: connection as u64, message: *message });
+        let message = Arc::unwrap_or_clone(message);
+        self.arrive(host, Input::Received { node, link: connection as u64, message });
     }
 
     /// Ways have been cut: connections over them are lost if nothing comes for too long.
