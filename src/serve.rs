@@ -201,7 +201,7 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
     }
     let served = tokio::select! {
         (served, (), ()) = async {
-            tokio::join!(api::serve(listener, kv.clone(), operator, api_config, until), bound, fronted)
+            tokio::join!(api::serve(listener, kv.clone(), operator, workers, api_config, until), bound, fronted)
         } => {
             served.map_err(ServeError::Api)
         }

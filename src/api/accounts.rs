@@ -41,12 +41,6 @@ pub(crate) fn memberships(caller: &Caller, query: Query<'_>, node: &str) -> Resu
     one_item(json!({ "id": id, "status": "accepted", "account": account, "roles": ["Administrator"] }), query)
 }
 
-/// Nodes serve no domains: there are no zones, whoever asks.
-pub(crate) fn zones(query: Query<'_>) -> Result<Reply, RequestError> {
-    let paging = Paging::from_query(query, PER_PAGE_DEFAULT)?;
-    envelope::page([(); 0], paging.info(0, 0))
-}
-
 fn account_json(id: &str, node: &str) -> Json {
     json!({ "id": id, "name": format!("Starling at {node}"), "type": "standard", "settings": {} })
 }

@@ -84,6 +84,14 @@ impl Caller {
         }
     }
 
+    /// What the caller's token is called.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Anyone(_) => "anyone (--dev)".into(),
+            Self::Holder(token) => token.name.clone(),
+        }
+    }
+
     /// The id of the caller's token.
     pub(crate) fn token_id(&self) -> String {
         match self {
@@ -105,7 +113,7 @@ impl Caller {
 }
 
 /// The account that a free name stands for in dev mode.
-fn named_account(name: &str) -> AccountId {
+pub(super) fn named_account(name: &str) -> AccountId {
     let hash = blake3::hash(name.as_bytes());
     let mut id = [0; 16];
     id.iter_mut().zip(hash.as_bytes()).for_each(|(to, from)| *to = *from);

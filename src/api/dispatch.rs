@@ -14,9 +14,9 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use super::auth::Caller;
+use super::auth::{Caller, named_account};
 use super::body::RequestBody;
 use super::error::RequestError;
 use super::key::decode_key;
@@ -24,23 +24,27 @@ use super::query::Query;
 use super::reply::{Reply, ReplyBody};
 use super::route::{Route, Target, route};
 use super::session::{self, Demands};
+use super::workers::{Call, Place};
 use super::{
     Api, ApiConfig, Shared, accounts, bulk, bulk_get, changes, keys, namespaces, observe, openapi, operator, tokens,
-    values,
+    values, workers,
 };
 use crate::kv::{AccountId, Act, Kv, Scope};
 use crate::metrics::Stopwatch;
 use crate::operator::Operator;
 use crate::replica::NamespaceId;
+use crate::worker::Workers;
 
 const POP: HeaderName = HeaderName::from_static("starling-pop");
 const REQUEST_ID: HeaderName = HeaderName::from_static("starling-request-id");
 
 impl Api {
-    pub(crate) fn new(kv: Kv, operator: Operator, config: ApiConfig) -> Self {
+    pub(crate) fn new(kv: Kv, operator: Operator, workers: Workers, config: ApiConfig) -> Self {
         let shared = Shared {
             started_secs: kv.now_ms() / 1000,
             operator,
+            workers,
+            tails: workers::TailGrants::default(),
             pop: HeaderValue::from_str(config.pop.as_deref().unwrap_or(&config.node)).ok(),
             config,
             large_bodies: Semaphore::new(bulk::LARGE_BODIES_MAX),
@@ -69,7 +73,7 @@ impl Api {
                 (error.to_reply(&request_id), Some(error))
             }
         };
-        if let Route::Namespace { .. } | Route::Namespaces(_) = route(parts.uri.path()) {
+        if let Route::Namespace { .. } | Route::Namespaces(_) | Route::Workers { .. } = route(parts.uri.path()) {
             session::mark(&api, &mut reply, error.as_ref()).await;
         }
         if parts.method == Method::HEAD {
@@ -103,6 +107,20 @@ impl Api {
         HeaderValue::from_maybe_shared(text.into_inner().freeze()).unwrap_or(HeaderValue::from_static("0"))
     }
 
+    /// A place for a body that is collected in memory, to be held until it is done with.
+    pub(crate) async fn large_body(&self) -> Result<SemaphorePermit<'_>, RequestError> {
+        self.shared.large_bodies.acquire().await.map_err(|_| RequestError::Internal("the places were closed"))
+    }
+
+    /// The account of that name, whoever asks; `None` if there can be none.
+    pub(crate) fn account_named(&self, segment: &str) -> Option<AccountId> {
+        match segment.parse() {
+            Ok(account) => Some(account),
+            Err(_) if self.shared.config.dev => Some(named_account(segment)),
+            Err(_) => None,
+        }
+    }
+
     async fn dispatch(&self, parts: &Parts, body: &mut RequestBody) -> Result<Reply, RequestError> {
         let path = parts.uri.path();
         let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
@@ -115,6 +133,11 @@ impl Api {
             Route::Health => return Ok(observe::health()),
             Route::Ready => return observe::ready(&self.shared.operator).await,
             Route::OpenApi => return Ok(openapi::description(self.shared.config.dev)),
+            Route::Tail { .. } if *method != Method::GET => return Err(refuse(method, "GET")),
+            Route::Tail { id, secret } => return workers::connect_tail(self, id, secret, parts),
+            Route::Workers { account, place: Place::AssetUpload } if *method == Method::POST => {
+                return workers::upload_assets(self, account, parts, body).await;
+            }
             _ => {}
         }
         let caller = if self.shared.config.dev {
@@ -180,7 +203,20 @@ impl Api {
                 caller.account(account, path)?;
                 accounts::account(account, node)
             }
-            (Route::Zones, "GET") => accounts::zones(query),
+            (Route::Zones, "GET") => workers::zones(Call::new(self, &caller, caller.home(), parts)).await,
+            (Route::Zone(id), "GET") => workers::zone(Call::new(self, &caller, caller.home(), parts), id).await,
+            (Route::ZoneRoutes(zone), _) => {
+                let call = Call::new(self, &caller, caller.home(), parts);
+                workers::zone_routes(call, zone, method, body).await
+            }
+            (Route::ZoneRoute(zone, id), _) => {
+                let call = Call::new(self, &caller, caller.home(), parts);
+                workers::zone_route(call, zone, id, method, body).await
+            }
+            (Route::Workers { account, place }, _) => {
+                let account = caller.account(account, path)?;
+                workers::answer(Call::new(self, &caller, account, parts), place, method, body).await
+            }
             (Route::Memberships, "GET") => accounts::memberships(&caller, query, node),
             (Route::Tokens, "GET") => tokens::list(self, &caller, query),
             (Route::Tokens, "POST") => tokens::create(self, &caller, body).await,
@@ -316,7 +352,7 @@ fn operation(target: Target<'_>, method: &Method) -> &'static str {
     }
 }
 
-fn refuse(method: &Method, allow: &'static str) -> RequestError {
+pub(crate) fn refuse(method: &Method, allow: &'static str) -> RequestError {
     RequestError::Method { method: method.as_str().chars().take(32).collect(), allow }
 }
 

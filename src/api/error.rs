@@ -16,6 +16,7 @@ use super::reply::Reply;
 use crate::kv::{KvError, Scope};
 use crate::operator::OperatorError;
 use crate::replica::limits::{KEY_LEN_MAX, METADATA_LEN_MAX, TITLE_LEN_MAX, VALUE_LEN_MAX};
+use crate::worker::WorkerError;
 
 /// Longest reason phrase, in bytes: some clients cap the status line.
 const REASON_LEN_MAX: usize = 512;
@@ -106,6 +107,21 @@ pub(crate) enum RequestError {
         "Within {} ms only these nodes had the write on disk: {by}. It stays, and goes on spreading.", wait.as_millis()
     )]
     NotAcknowledged { wait: Duration, by: String },
+    /// Whatever the catalog of Workers refused.
+    #[error("{0}")]
+    Worker(WorkerError),
+    #[error("This Worker does not exist on your account.")]
+    ServiceNotFound,
+    /// What was uploaded is no script.
+    #[error("The upload can't be used: {0}.")]
+    Upload(String),
+    #[error(
+        "The latest version of this Worker isn't currently deployed, and this would deploy it: deploy it first, or \
+         make a version with the change and deploy that."
+    )]
+    NotDeployed,
+    #[error("This node has as many tails as there can be: close one, or use another node.")]
+    TooManyTails,
     /// Whatever the store refused for a reason of its own. After `Storage` the write may or may not have been kept.
     #[error("{0}")]
     Kv(KvError),
@@ -197,6 +213,11 @@ impl RequestError {
             Self::Kv(KvError::NoKey) => (StatusCode::SERVICE_UNAVAILABLE, 10001),
             Self::Kv(_) | Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, 10001),
             Self::Operator(_) => (StatusCode::CONFLICT, 10001),
+            Self::Worker(error) => worker_status_and_code(error),
+            Self::ServiceNotFound => (StatusCode::NOT_FOUND, 10090),
+            Self::Upload(_) => (StatusCode::BAD_REQUEST, 10021),
+            Self::NotDeployed => (StatusCode::BAD_REQUEST, 10215),
+            Self::TooManyTails => (StatusCode::TOO_MANY_REQUESTS, 10057),
         }
     }
 
@@ -235,8 +256,50 @@ impl RequestError {
     }
 }
 
+/// As Cloudflare numbers them, as far as its clients show it; otherwise near what they are like.
+fn worker_status_and_code(error: &WorkerError) -> (StatusCode, u32) {
+    match error {
+        WorkerError::ScriptNotFound => (StatusCode::NOT_FOUND, 10007),
+        WorkerError::VersionNotFound(_) => (StatusCode::NOT_FOUND, 100146),
+        WorkerError::DeploymentNotFound(_) => (StatusCode::NOT_FOUND, 10006),
+        WorkerError::SecretNotFound(_) => (StatusCode::NOT_FOUND, 10056),
+        WorkerError::RouteNotFound => (StatusCode::NOT_FOUND, 10009),
+        WorkerError::Name(_) => (StatusCode::BAD_REQUEST, 10016),
+        WorkerError::TooManyScripts => (StatusCode::FORBIDDEN, 10037),
+        WorkerError::ModuleTooLarge(..) | WorkerError::CodeTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, 10027),
+        WorkerError::NamespaceMissing { .. } => (StatusCode::BAD_REQUEST, 10041),
+        WorkerError::BindingTaken(_) => (StatusCode::BAD_REQUEST, 10053),
+        WorkerError::VariableTooLarge(..) => (StatusCode::BAD_REQUEST, 10054),
+        WorkerError::NoCode
+        | WorkerError::NoMain(..)
+        | WorkerError::TooManyModules
+        | WorkerError::SameModule(_)
+        | WorkerError::ModuleName(_)
+        | WorkerError::Binding { .. }
+        | WorkerError::TooManyBindings
+        | WorkerError::RemarksTooLarge(_)
+        | WorkerError::Date(_) => (StatusCode::BAD_REQUEST, 10021),
+        WorkerError::Shares(_) => (StatusCode::BAD_REQUEST, 10213),
+        WorkerError::Pattern { .. } => (StatusCode::BAD_REQUEST, 10022),
+        WorkerError::TooManyRoutes => (StatusCode::FORBIDDEN, 10023),
+        WorkerError::RouteTaken { .. } => (StatusCode::CONFLICT, 10020),
+        WorkerError::Cron { .. } | WorkerError::TooManyCrons => (StatusCode::BAD_REQUEST, 10100),
+        WorkerError::Subdomain(_) => (StatusCode::BAD_REQUEST, 10031),
+        WorkerError::SubdomainTaken(_) => (StatusCode::CONFLICT, 10032),
+        WorkerError::Manifest(_)
+        | WorkerError::TooManyAssets
+        | WorkerError::AssetsMissing(_)
+        | WorkerError::StrangeAsset(_) => (StatusCode::BAD_REQUEST, 10304),
+        WorkerError::AssetTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, 10304),
+        WorkerError::NoSession => (StatusCode::UNAUTHORIZED, 10305),
+        // Never by itself: see the conversion.
+        WorkerError::Kv(_) => (StatusCode::INTERNAL_SERVER_ERROR, 10001),
+    }
+}
+
 const NO_ROUTE_HINT: &str = "No route for that URI. Starling serves \
-    /client/v4/accounts/{account}/storage/kv/namespaces and what is below it; a slash in a key is written %2F.";
+    /client/v4/accounts/{account}/storage/kv/namespaces and /client/v4/accounts/{account}/workers, and what is below \
+    them; a slash in a key is written %2F.";
 
 #[derive(Serialize)]
 struct Failure {

@@ -3,7 +3,7 @@
 //! Goes through [`Kv`] and [`Operator`] for everything; knows nothing of storage, peers or replication.
 //!
 //! A request takes one way: `serve` (connections) → `dispatch` (who asks, and which handler) → a handler
-//! (`namespaces`, `keys`, `values`, `bulk`, `bulk_get`, `accounts`, `operator`) → `envelope` or `error`.
+//! (`namespaces`, `keys`, `values`, `bulk`, `bulk_get`, `accounts`, `operator`, `workers`) → `envelope` or `error`.
 
 mod accounts;
 pub(crate) mod auth;
@@ -33,8 +33,10 @@ pub(crate) mod session;
 pub(crate) mod stall;
 #[cfg(test)]
 pub(crate) mod tests;
+mod timestamp;
 mod tokens;
 pub(crate) mod values;
+mod workers;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -46,6 +48,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::https::ServerTls;
 use crate::kv::{AccountId, Kv};
 use crate::operator::Operator;
+use crate::worker::Workers;
 pub use failures::Failures;
 pub use observe::serve_observers;
 pub use serve::{ApiError, serve};
@@ -79,6 +82,8 @@ pub(crate) struct Api {
 /// What all requests share.
 struct Shared {
     operator: Operator,
+    workers: Workers,
+    tails: workers::TailGrants,
     config: ApiConfig,
     pop: Option<HeaderValue>,
     /// Places for requests that hold much memory.

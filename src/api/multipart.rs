@@ -1,11 +1,12 @@
-//! A PUT of a value as a multipart form: a part `value`, and `metadata` or the `metadata[x]` parts of SDKs.
+//! Multipart forms: a PUT of a value (a part `value`, and `metadata` or the `metadata[x]` parts of SDKs), which is
+//! streamed, and uploads of several files, which are collected.
 //!
-//! Streams the value; knows nothing of keys or of what the parts say.
+//! Knows nothing of keys or of what the parts say.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyDataStream;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 use multer::{Constraints, Multipart, SizeLimit};
@@ -89,6 +90,56 @@ pub(crate) async fn read(
         return Err(RequestError::Form("it has no part named value".into()));
     }
     metadata.finish()
+}
+
+/// One part of a form that is collected in memory.
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) content_type: Option<String>,
+    pub(crate) body: Bytes,
+}
+
+/// Reads all parts of a form of at most `len_max` bytes; `too_large` says so if it has more.
+pub(crate) async fn parts(
+    body: &mut RequestBody,
+    boundary: String,
+    len_max: usize,
+    parts_max: usize,
+    too_large: RequestError,
+) -> Result<Vec<Part>, RequestError> {
+    if body.stated_len().is_some_and(|len| len > len_max as u64) {
+        return Err(too_large);
+    }
+    let unparsed = Arc::new(AtomicUsize::new(0));
+    let stream = BodyDataStream::new(body.paced(Arc::clone(&unparsed), UNPARSED_LEN_MAX));
+    let sizes = SizeLimit::new().whole_stream(len_max as u64);
+    let mut form = Multipart::with_constraints(stream, boundary, Constraints::new().size_limit(sizes));
+    let mut parts = Vec::new();
+    loop {
+        let mut part = match form.next_field().await {
+            Ok(Some(part)) => part,
+            Ok(None) => return Ok(parts),
+            Err(multer::Error::StreamSizeExceeded { .. }) => return Err(too_large),
+            Err(error) => return Err(refused(error)),
+        };
+        unparsed.store(0, Ordering::Relaxed);
+        if parts.len() == parts_max {
+            return Err(RequestError::Form(format!("it has more than {parts_max} parts")));
+        }
+        let name = part.name().or(part.file_name()).unwrap_or_default().to_owned();
+        let content_type = part.content_type().map(ToString::to_string);
+        let mut content = BytesMut::new();
+        loop {
+            match part.chunk().await {
+                Ok(Some(chunk)) => content.extend_from_slice(&chunk),
+                Ok(None) => break,
+                Err(multer::Error::StreamSizeExceeded { .. }) => return Err(too_large),
+                Err(error) => return Err(refused(error)),
+            }
+            unparsed.store(0, Ordering::Relaxed);
+        }
+        parts.push(Part { name, content_type, body: content.freeze() });
+    }
 }
 
 fn refused(error: multer::Error) -> RequestError {

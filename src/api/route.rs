@@ -2,6 +2,8 @@
 //!
 //! Matches before any decoding, since a slash in a key arrives as `%2F`; knows neither methods nor what exists.
 
+use super::workers::Place;
+
 /// Segments after `/client/v4`, at most: accounts/{a}/storage/kv/namespaces/{ns}/bulk/get.
 const SEGMENTS_MAX: usize = 8;
 
@@ -30,9 +32,25 @@ pub(crate) enum Route<'a> {
     Account(&'a str),
     AccountTokenVerify(&'a str),
     Zones,
+    Zone(&'a str),
+    ZoneRoutes(&'a str),
+    ZoneRoute(&'a str, &'a str),
+    Workers {
+        account: &'a str,
+        place: Place<'a>,
+    },
+    /// Where a client connects to watch a script.
+    Tail {
+        id: &'a str,
+        secret: &'a str,
+    },
     OpenApi,
     Namespaces(&'a str),
-    Namespace { account: &'a str, namespace: &'a str, target: Target<'a> },
+    Namespace {
+        account: &'a str,
+        namespace: &'a str,
+        target: Target<'a>,
+    },
     Unknown,
 }
 
@@ -44,7 +62,10 @@ impl Route<'_> {
             Self::Ready => "readyz",
             Self::Metrics => "metrics",
             Self::OpenApi => "openapi",
-            Self::Zones => "zones",
+            Self::Zones | Self::Zone(_) => "zones",
+            Self::ZoneRoutes(_) | Self::ZoneRoute(..) => "routes",
+            Self::Workers { place, .. } => place.label(),
+            Self::Tail { .. } => "tails",
             Self::Status => "status",
             Self::Invite => "invite",
             Self::Leave => "leave",
@@ -102,7 +123,7 @@ pub(crate) fn route(path: &str) -> Route<'_> {
             "/starling/v1/keys" => Route::Keys,
             "/starling/v1/keys/rotate" => Route::RotateKeys,
             "/starling/v1/verify" => Route::Verify,
-            _ => token(path),
+            _ => by_id(path),
         };
     };
     let mut segments = [""; SEGMENTS_MAX];
@@ -119,6 +140,9 @@ pub(crate) fn route(path: &str) -> Route<'_> {
         ["user", "tokens", "verify"] => Route::TokenVerify,
         ["memberships"] => Route::Memberships,
         ["zones"] => Route::Zones,
+        ["zones", zone] => Route::Zone(zone),
+        ["zones", zone, "workers", "routes"] => Route::ZoneRoutes(zone),
+        ["zones", zone, "workers", "routes", route] => Route::ZoneRoute(zone, route),
         ["openapi.json"] => Route::OpenApi,
         ["accounts"] => Route::Accounts,
         ["accounts", account] => Route::Account(account),
@@ -126,11 +150,18 @@ pub(crate) fn route(path: &str) -> Route<'_> {
         // The second form is the alias of 2018.
         ["accounts", account, "storage", "kv", "namespaces", rest @ ..]
         | ["accounts", account, "workers", "namespaces", rest @ ..] => namespaces(account, rest),
+        ["accounts", account, "workers", rest @ ..] => match Place::of(rest) {
+            Some(place) => Route::Workers { account, place },
+            None => Route::Unknown,
+        },
         _ => Route::Unknown,
     }
 }
 
-fn token(path: &str) -> Route<'_> {
+fn by_id(path: &str) -> Route<'_> {
+    if let Some((id, secret)) = path.strip_prefix("/starling/v1/tails/").and_then(|rest| rest.split_once('/')) {
+        return Route::Tail { id, secret };
+    }
     match path.strip_prefix("/starling/v1/tokens/").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
         Some((id, "")) if !id.is_empty() && path.ends_with(id) => Route::Token(id),
         Some((id, "roll")) => Route::TokenRoll(id),
@@ -197,7 +228,10 @@ mod tests {
             "/",
             "/client/v4",
             "/client/v4/",
-            "/client/v4/zones/z",
+            "/client/v4/zones/z/x",
+            "/client/v4/accounts/a/workers",
+            "/client/v4/accounts/a/workers/scripts/n/versions/v/x",
+            "/starling/v1/tails/x",
             "/client/v4/accounts/a/storage/kv",
             "/client/v4//accounts",
             "/client/v4/user/",

@@ -28,6 +28,7 @@ use super::{Api, ApiConfig};
 use crate::https::ServerTls;
 use crate::kv::Kv;
 use crate::operator::Operator;
+use crate::worker::Workers;
 
 /// Connections at a time. Further ones wait in the listener's backlog.
 const CONNECTIONS_MAX: u32 = 4096;
@@ -79,10 +80,11 @@ pub async fn serve(
     listener: TcpListener,
     kv: Kv,
     operator: Operator,
+    workers: Workers,
     config: ApiConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ApiError> {
-    serve_with(listener, Arc::new(Api::new(kv, operator, config)), shutdown).await
+    serve_with(listener, Arc::new(Api::new(kv, operator, workers, config)), shutdown).await
 }
 
 /// Whoever answers the requests of a listener.

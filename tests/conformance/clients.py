@@ -40,15 +40,15 @@ class Wrangler:
         else:
             self.environment |= {"CLOUDFLARE_API_TOKEN": token}
 
-    def run(self, *words, ok=True, timeout_secs=120):
+    def run(self, *words, ok=True, timeout_secs=120, cwd=None, stdin=None):
         """Its output (both streams, without colours); `.stdout` alone for values."""
         command = [NODE, MODULES / "wrangler" / "bin" / "wrangler.js", *words]
         done = subprocess.run(
             [str(word) for word in command],
-            cwd=self.home / "work",
+            cwd=cwd or self.home / "work",
             env=self.environment,
             capture_output=True,
-            stdin=subprocess.DEVNULL,
+            **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
             timeout=timeout_secs,
         )
         shown = Shown(COLOURS.sub("", (done.stdout + done.stderr).decode(errors="replace")))

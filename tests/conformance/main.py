@@ -12,10 +12,11 @@ import openapi
 import sdk_npm
 import sdk_pypi
 import wrangler
+import wrangler_workers
 from flock import Flock, Node
 from report import Report
 
-SUITES = ["wrangler", "npm", "pypi", "workerd", "differential", "openapi"]
+SUITES = ["wrangler", "workers", "npm", "pypi", "workerd", "differential", "openapi"]
 
 
 def main():
@@ -32,12 +33,14 @@ def main():
     home = pathlib.Path(tempfile.mkdtemp(prefix="starling-conformance-"))
     flock, dev = None, None
     try:
-        if {"wrangler", "npm", "pypi", "workerd"} & set(suites):
+        if {"wrangler", "workers", "npm", "pypi", "workerd"} & set(suites):
             flock = Flock(options.binary, home / "flock")
         if {"pypi", "openapi", "differential"} & set(suites):
             dev = Node(options.binary, home / "dev", "DEV", dev=True)
         if "wrangler" in suites:
             wrangler.run(report, flock, home / "wrangler", options.long)
+        if "workers" in suites:
+            wrangler_workers.run(report, flock, home / "workers")
         if "npm" in suites:
             sdk_npm.run(report, flock)
         if "pypi" in suites:

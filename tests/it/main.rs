@@ -3,6 +3,7 @@
 #[path = "../flock/mod.rs"]
 mod flock;
 
+mod deploy;
 mod examples;
 mod join;
 mod kv;

@@ -68,7 +68,7 @@ async fn clients_find_out_who_they_are() {
     assert_eq!(get("/accounts?page=1").await.result()[0]["id"], id);
     assert_eq!(get("/accounts?page=2").await.result(), serde_json::json!([]));
     assert_eq!(get(&format!("/accounts/{id}")).await.result()["name"], "Starling at n1");
-    assert_eq!(get("/zones?name=example.com").await.result(), serde_json::json!([]));
+    assert_eq!(get("/zones").await.result(), serde_json::json!([]));
     assert_eq!(get("/memberships?page=1").await.result()[0]["account"]["id"], id);
     assert_eq!(get(&format!("/accounts/{}", AccountId([1; 16]))).await.code(), (403, 10000));
 }
@@ -76,7 +76,7 @@ async fn clients_find_out_who_they_are() {
 #[tokio::test]
 async fn what_is_not_served_says_so() {
     let server = Server::start(false).await;
-    let answer = server.call("GET", &root("/zones/z"), "", b"").await;
+    let answer = server.call("GET", &root("/zones/z/x"), "", b"").await;
     assert_eq!(answer.code(), (404, 7003));
     assert_eq!(answer.json()["errors"][1]["code"], 7000);
     let answer = server.ask("PATCH", "/namespaces", "{}").await;

@@ -10,6 +10,7 @@ mod sessions;
 mod tls;
 mod values;
 mod wire;
+mod workers;
 
 use bytes::Bytes;
 use serde_json::Value as Json;
@@ -28,6 +29,7 @@ use crate::kv::{AccountId, Grants, NewToken};
 use crate::node::Node;
 use crate::operator::Operator;
 use crate::secret::Secret;
+use crate::worker::Workers;
 
 pub(crate) const TOKEN: &str = "right-token-0123456789-0123456789-0123456789";
 pub(crate) const ACCOUNT: AccountId = AccountId([0xac; 16]);
@@ -38,6 +40,7 @@ struct Server {
     task: JoinHandle<Result<(), ApiError>>,
     node: Node,
     operator: Operator,
+    workers: Workers,
     _directory: tempfile::TempDir,
 }
 
@@ -75,6 +78,7 @@ impl Server {
 
     async fn over((node, directory): (Node, tempfile::TempDir), dev: bool) -> Self {
         let (kv, operator) = (node.kv().clone(), Operator::new(&node, None, Durability::Os));
+        let workers = Workers::new(kv.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
         let config = ApiConfig {
@@ -89,8 +93,8 @@ impl Server {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let task = tokio::spawn(serve(listener, kv, operator.clone(), config, shutdown));
-        Self { address, stop: Some(stop), task, node, operator, _directory: directory }
+        let task = tokio::spawn(serve(listener, kv, operator.clone(), workers.clone(), config, shutdown));
+        Self { address, stop: Some(stop), task, node, operator, workers, _directory: directory }
     }
 
     fn node(&self) -> &Node {
@@ -121,7 +125,8 @@ impl Server {
             tls: Some(Arc::new(tls)),
             failures: Arc::default(),
         };
-        self.task = tokio::spawn(serve(listener, kv, operator, config, std::future::pending()));
+        self.task =
+            tokio::spawn(serve(listener, kv.clone(), operator, Workers::new(kv), config, std::future::pending()));
     }
 
     async fn connect(&self) -> TcpStream {

@@ -96,7 +96,7 @@ impl Workers {
                 NewBinding::Kv(namespace) => match self.kv.namespace(account, namespace) {
                     Ok(_) => BindingRow::Kv(namespace.0),
                     Err(KvError::NamespaceNotFound) => {
-                        return Err(wrong(&name, format!("KV namespace '{namespace}' not found.")));
+                        return Err(WorkerError::NamespaceMissing { name, id: namespace.to_string() });
                     }
                     Err(error) => return Err(error.into()),
                 },

@@ -62,6 +62,17 @@ pub enum WorkerError {
         /// What is wrong, and what to do.
         why: String,
     },
+    /// A binding to a namespace that is not there.
+    #[error("binding {name:?}: KV namespace '{id}' not found.")]
+    NamespaceMissing {
+        /// Its name.
+        name: String,
+        /// The namespace, as given.
+        id: String,
+    },
+    /// Something else has the name of a secret.
+    #[error("Binding name '{0}' already in use. Please use a different name and try again.")]
+    BindingTaken(String),
     /// Too many bindings.
     #[error("There are more than {BINDINGS_MAX} bindings, the limit.")]
     TooManyBindings,
@@ -133,9 +144,6 @@ pub enum WorkerError {
     /// A file that was not asked for.
     #[error("The file {0:?} is not among those that this upload session asked for.")]
     StrangeAsset(String),
-    /// What the client takes for the current version is not.
-    #[error("The script has changed since: deploy again.")]
-    Changed,
     /// Storage refused.
     #[error(transparent)]
     Kv(#[from] KvError),

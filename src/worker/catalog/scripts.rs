@@ -17,6 +17,13 @@ pub struct Script {
     pub(super) life: Life,
 }
 
+impl Script {
+    /// Tells this script from another that has, or will have, its name: 32 hexadecimal digits.
+    pub fn tag(&self) -> String {
+        self.life.hex()
+    }
+}
+
 impl Workers {
     /// One of an account's scripts.
     pub async fn script(&self, account: AccountId, name: &str) -> Result<Script, WorkerError> {

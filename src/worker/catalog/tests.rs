@@ -168,9 +168,9 @@ async fn secrets_are_kept_from_version_to_version_and_shown_to_nobody() {
     let [(name, Binding::Secret(held))] = &program.bindings[..] else { panic!("{:?}", program.bindings) };
     assert_eq!((&**name, held.expose()), ("KEY", " hunter2\n"));
     let changes = vec![("KEY".into(), None), ("NEW".into(), Some(Secret::exact("x")))];
-    let version = workers.change_secrets(&script, changes, "me", "api").await.expect("changes");
+    let version = workers.change_secrets(&script, changes, "me", "api", "{}".into()).await.expect("changes");
     assert_eq!(version.bindings().collect::<Vec<_>>(), [("NEW", Bound::Secret)]);
-    let gone = workers.change_secrets(&script, vec![("KEY".into(), None)], "me", "api").await;
+    let gone = workers.change_secrets(&script, vec![("KEY".into(), None)], "me", "api", "{}".into()).await;
     assert!(matches!(gone, Err(WorkerError::SecretNotFound(_))));
     let mut third = upload("3");
     third.bindings =
@@ -187,7 +187,7 @@ async fn a_binding_reaches_no_other_accounts_namespace() {
     let with = |namespace| Upload { bindings: vec![("KV".into(), NewBinding::Kv(namespace))], ..upload("x") };
     assert!(workers.upload(ACCOUNT, "hello", with(mine)).await.is_ok());
     let refused = workers.upload(ACCOUNT, "hello", with(theirs)).await;
-    assert!(matches!(refused, Err(WorkerError::Binding { why, .. }) if why.contains("not found")));
+    assert!(matches!(refused, Err(WorkerError::NamespaceMissing { id, .. }) if id == theirs.to_string()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -212,7 +212,9 @@ impl Workers {
         changes: Vec<(String, Option<Secret>)>,
         author: &str,
         source: &str,
+        annotations: String,
     ) -> Result<Version, WorkerError> {
+        check_remarks(&annotations)?;
         let _deploys = self.inner.deploys.lock().await;
         let base = self.latest(script).await?.ok_or(WorkerError::ScriptNotFound)?;
         let mut row = base.row;
@@ -228,10 +230,7 @@ impl Workers {
                     row.bindings.retain(|(other, _)| *other != name);
                     row.bindings.push((name, new));
                 }
-                (Some(_), Some(_)) => {
-                    let why = "Binding name already in use. Please use a different name and try again.".into();
-                    return Err(WorkerError::Binding { name, why });
-                }
+                (Some(_), Some(_)) => return Err(WorkerError::BindingTaken(name)),
             }
         }
         if row.bindings.len() > super::limits::BINDINGS_MAX {
@@ -239,7 +238,7 @@ impl Workers {
         }
         row.number += 1;
         (row.created_ms, row.author, row.source) = (self.kv.now_ms(), short(author), short(source));
-        row.annotations = "{}".into();
+        row.annotations = annotations;
         self.write_version(script, row).await
     }
 
