@@ -20,6 +20,7 @@ use starling::datadir::DataDir;
 use starling::kv::{AeadSeal, Grants, Kv, NamespaceId, NewToken, PlainSeal, Put, Seal, Value};
 use starling::node::Node;
 use starling::operator::Operator;
+use starling::worker::Workers;
 use tokio::net::TcpListener;
 
 const ROUNDS: usize = 25;
@@ -56,7 +57,7 @@ impl Subject {
         let api =
             ApiConfig { dev: false, pop: None, node: "bench".into(), account, tls: None, failures: Arc::default() };
         let (kv, operator) = (node.kv().clone(), Operator::new(&node, None, Durability::Os));
-        tokio::spawn(api::serve(listener, kv, operator, api, std::future::pending()));
+        tokio::spawn(api::serve(listener, kv.clone(), operator, Workers::new(kv), api, std::future::pending()));
         Self { node, _place: (data, directory), address, account: account.to_string(), namespace }
     }
 

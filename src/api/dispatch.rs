@@ -205,11 +205,11 @@ impl Api {
             }
             (Route::Zones, "GET") => workers::zones(Call::new(self, &caller, caller.home(), parts)).await,
             (Route::Zone(id), "GET") => workers::zone(Call::new(self, &caller, caller.home(), parts), id).await,
-            (Route::ZoneRoutes(zone), _) => {
+            (Route::ZonePatterns(zone), _) => {
                 let call = Call::new(self, &caller, caller.home(), parts);
                 workers::zone_routes(call, zone, method, body).await
             }
-            (Route::ZoneRoute(zone, id), _) => {
+            (Route::ZonePattern(zone, id), _) => {
                 let call = Call::new(self, &caller, caller.home(), parts);
                 workers::zone_route(call, zone, id, method, body).await
             }

@@ -262,9 +262,9 @@ def run(report, flock, home):
     with case("deploy: what is not supported is named"):
         odd = Project(writer, "odd")
         odd.write("index.js", MODULE % "odd")
-        odd.configure(main="index.js", r2_buckets=[{"binding": "BUCKET", "bucket_name": "bucket"}])
+        odd.configure(main="index.js", services=[{"binding": "NEXT", "service": "hello"}])
         shown = odd.run("deploy", ok=False)
-        assert "r2_bucket" in shown and "not supported here" in shown, shown
+        assert "service" in shown and "not supported here" in shown, shown
 
     with case("deploy: a KV namespace that is not there"):
         odd.configure(main="index.js", kv_namespaces=[{"binding": "KV", "id": "0123456789abcdef0123456789abcdef"}])

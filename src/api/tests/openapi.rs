@@ -32,8 +32,8 @@ fn described_as(route: Route<'_>) -> Option<&'static str> {
             Target::Changes => return None,
         },
         Route::Zone(_) => "/zones/{zone_id}",
-        Route::ZoneRoutes(_) => "/zones/{zone_id}/workers/routes",
-        Route::ZoneRoute(..) => "/zones/{zone_id}/workers/routes/{route_id}",
+        Route::ZonePatterns(_) => "/zones/{zone_id}/workers/routes",
+        Route::ZonePattern(..) => "/zones/{zone_id}/workers/routes/{route_id}",
         Route::Workers { place, .. } => match place {
             Place::Scripts => "/accounts/{account_id}/workers/scripts",
             Place::Script(_) => "/accounts/{account_id}/workers/scripts/{script_name}",
@@ -112,8 +112,8 @@ fn every_route() -> Vec<Route<'static>> {
     ];
     let mut routes = vec![
         Route::Zone("z"),
-        Route::ZoneRoutes("z"),
-        Route::ZoneRoute("z", "r"),
+        Route::ZonePatterns("z"),
+        Route::ZonePattern("z", "r"),
         Route::User,
         Route::TokenVerify,
         Route::Memberships,
