@@ -42,7 +42,11 @@ pub fn compare(base: &Summary, new: &Summary) -> Vec<Line> {
         ("lag to the last PoP", base.lag_last, new.lag_last),
         ("lag to 99 % of PoPs", base.lag_most, new.lag_most),
         ("bookmark wait", base.bookmark_wait, new.bookmark_wait),
+        ("watermark behind", base.watermark_lag, new.watermark_lag),
     ] {
+        if base.count == 0 {
+            continue;
+        }
         add(&format!("{name}, p50 ms"), ms(base.p50_us), ms(new.p50_us), 0.03);
         add(&format!("{name}, p99 ms"), ms(base.p99_us), ms(new.p99_us), 0.05);
     }

@@ -5,9 +5,10 @@ mod spread;
 
 use std::collections::BTreeMap;
 
-use starling::replica::{Alarm, Class, Edits, Key, Marker, Message};
+use starling::replica::{Alarm, Class, Edits, Key, Marker, Message, Timestamp};
 
 use crate::bounds::Bounds;
+use crate::clocks::EPOCH_MS;
 use crate::host::Host;
 use crate::outcome::{
     Bucket, Details, FaultSpan, Flow, NodeBytes, Outcome, Quantiles, Slice, Summary, Traffic, Writes,
@@ -34,6 +35,7 @@ pub struct Measure {
     pub connections: u64,
     pub disconnections: u64,
     pub bookmark_waits_us: Vec<u64>,
+    watermark_lags_us: Vec<u64>,
     pub healed_us: Option<u64>,
     flows: [Flow; 4],
     copies: u64,
@@ -62,6 +64,7 @@ impl Measure {
             connections: 0,
             disconnections: 0,
             bookmark_waits_us: Vec::new(),
+            watermark_lags_us: Vec::new(),
             healed_us: None,
             flows: [Flow::default(); 4],
             copies: 0,
@@ -162,12 +165,17 @@ impl Measure {
         }
     }
 
-    /// Looks how full everything is, in large worlds with some hosts now and others the next time.
-    pub fn sample(&mut self, hosts: &[Host]) {
+    /// Looks how full everything is and how far watermarks are behind, in large worlds with some hosts now and others the next time.
+    pub fn sample(&mut self, hosts: &[Host], now_us: u64) {
         let stride = hosts.len().div_ceil(HOSTS_AT_ONCE).max(1);
         self.samples += 1;
         for replica in hosts.iter().skip(self.samples % stride).step_by(stride).filter_map(|h| h.replica.as_ref()) {
             let load = replica.load();
+            let watermark = replica.watermark();
+            if self.counting && watermark != Timestamp::default() {
+                let passed_us = watermark.ms().saturating_sub(EPOCH_MS) * 1_000;
+                self.watermark_lags_us.push(now_us.saturating_sub(passed_us));
+            }
             let now = [
                 ("queued_keys", load.queued),
                 ("queued_keys_for_one_peer", load.queued_for_one),
@@ -225,10 +233,11 @@ impl Measure {
             faults: std::mem::take(&mut self.faults),
             bookmark_reads: self.bookmark_waits_us.len() as u64,
             bookmark_wait: Quantiles::of(std::mem::take(&mut self.bookmark_waits_us)),
+            watermark_lag: Quantiles::of(std::mem::take(&mut self.watermark_lags_us)),
             ..Summary::default()
         };
         let details = match self.details {
-            true => self.details_of(hosts, &done, lag_last),
+            true => self.details_of(hosts, &done, summary.bound_relayed),
             false => Details::default(),
         };
         Outcome { summary, details }
@@ -254,9 +263,9 @@ impl Measure {
         }
     }
 
-    fn details_of(&mut self, hosts: &[Host], done: &[spread::Done], lag: Quantiles) -> Details {
+    fn details_of(&mut self, hosts: &[Host], done: &[spread::Done], bound: Quantiles) -> Details {
         let lags_us: Vec<u64> = done.iter().map(|done| done.last_us).collect();
-        let histogram = Bucket::of(&lags_us, lag.p50_us);
+        let histogram = Bucket::of(&lags_us, bound.p50_us);
         let slice_us = (self.measured_us / SLICES).max(250_000);
         let mut slices: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for done in done {

@@ -75,6 +75,9 @@ pub struct Summary {
     pub bookmark_reads: u64,
     /// See `bookmark_reads`.
     pub bookmark_wait: Quantiles,
+    /// How far nodes' watermarks were behind the present while writes were made, looked at once a second.
+    #[serde(default)]
+    pub watermark_lag: Quantiles,
     /// Wall-clock seconds the run took.
     pub real_seconds: f64,
     /// Most memory the process had, MiB; 0 if the system does not say.

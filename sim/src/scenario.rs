@@ -8,12 +8,16 @@ mod select;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use starling::replica::limits;
 
 pub use builtin::{BUILTIN, builtin};
 pub use fault::{Clock, Direction, Fault, FaultKind};
 pub use select::Selector;
 
 use crate::span::Span;
+
+/// Acts of clients, all of which are drawn before a run begins.
+const ACTS_MAX: u64 = 10_000_000;
 
 /// A scenario.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,7 +27,7 @@ pub struct Scenario {
     pub name: String,
     /// What it shows.
     pub about: String,
-    /// Writes are made and faults begin within this time.
+    /// Writes are made within this time. A fault that ends later makes the run longer.
     pub duration: Span,
     /// After the last fault has ended, all nodes must be equal within this time.
     pub settle: Span,
@@ -280,7 +284,8 @@ impl Scenario {
         toml::to_string(self).unwrap_or_default()
     }
 
-    fn check(&self) -> Result<(), ScenarioError> {
+    /// Whether it can be run.
+    pub fn check(&self) -> Result<(), ScenarioError> {
         let (links, workload) = (&self.links, &self.workload);
         let fractions = [
             ("links.loss", links.loss),
@@ -309,8 +314,14 @@ impl Scenario {
         if let Some((name, _)) = positive.iter().find(|(_, number)| *number == 0) {
             return Err(ScenarioError(format!("{name} must not be 0")));
         }
-        if self.places.count > 4_096 {
-            return Err(ScenarioError("a roster holds at most 4096 nodes".into()));
+        let nodes = if self.places.pops.is_empty() { self.places.count } else { self.places.pops.len() };
+        check_nodes(nodes)?;
+        let acts = workload.writes.saturating_add(workload.bulk);
+        if acts > ACTS_MAX {
+            return Err(ScenarioError(format!("{acts} writes are more than the {ACTS_MAX} that a run can hold")));
+        }
+        if workload.keys > ACTS_MAX || workload.namespaces > ACTS_MAX {
+            return Err(ScenarioError(format!("at most {ACTS_MAX} keys and as many namespaces")));
         }
         if !(0.0..=3.0).contains(&workload.zipf) {
             return Err(ScenarioError("workload.zipf lies from 0 to 3".into()));
@@ -322,7 +333,23 @@ impl Scenario {
         if workload.namespaces_deleted > workload.namespaces {
             return Err(ScenarioError("more namespaces deleted than there are".into()));
         }
+        for (number, fault) in self.faults.iter().enumerate() {
+            fault
+                .check(nodes)
+                .map_err(|what| ScenarioError(format!("fault {} ({}): {what}", number + 1, fault.kind.name())))?;
+        }
         Ok(())
+    }
+}
+
+/// Whether a flock may have so many nodes.
+pub fn check_nodes(nodes: usize) -> Result<(), ScenarioError> {
+    match nodes {
+        0 => Err(ScenarioError("at least one node is needed".into())),
+        nodes if nodes > limits::ROSTER_MAX => {
+            Err(ScenarioError(format!("{nodes} nodes are more than the {} that a roster holds", limits::ROSTER_MAX)))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -378,5 +405,13 @@ mod tests {
         let misspelt = "[[fault]]\nkind = \"partition\"\nat = \"3s\"\nnodes = \"all\"\nfrmo = \"all\"";
         assert_eq!(error(misspelt), "'fault.frmo' means nothing here");
         assert!(error("duration = \"5 minutes\"").contains("not a duration"));
+        let nobody = |nodes: &str| {
+            error(&format!("[places]\ncount = 5\n[[fault]]\nkind = \"crash\"\nat = \"3s\"\nnodes = \"{nodes}\""))
+        };
+        assert_eq!(nobody("node:5"), "fault 1 (crash): there is no node:5, they go from node:0 to node:4");
+        assert!(nobody("all+region:Atlantis").contains("no region 'Atlantis'"));
+        assert!(nobody("pop:XXX").contains("no PoP 'XXX'"));
+        assert!(error("[workload]\nwrites = 99999999999").contains("99999999999 writes are more"));
+        assert!(error("[places]\ncount = 5000").contains("5000 nodes are more than the 4096"));
     }
 }

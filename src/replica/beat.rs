@@ -6,7 +6,8 @@ use rand::RngExt;
 use super::dot::{NodeId, Origin};
 use super::input::Alarm;
 use super::limits::{
-    BEAT_FANOUT_ACTIVE_MAX, BEAT_FANOUT_MAX, BEAT_PERIOD, BEAT_PERIOD_ACTIVE, CONTROL_IN_FLIGHT_MAX, HEADS_PER_BEAT_MAX,
+    BEAT_FANOUT_ACTIVE_MAX, BEAT_FANOUT_MAX, BEAT_PERIOD, BEAT_PERIOD_ACTIVE, CONTROL_IN_FLIGHT_MAX, HEADS_PER_BEAT,
+    HEADS_PER_BEAT_MAX, HEADS_PER_BEAT_SHARE,
 };
 use super::message::{Beat, Class, Echo, Head, Message};
 use super::peer::{LastBeat, Skew};
@@ -70,9 +71,10 @@ impl<S: Store> Replica<S> {
             nodes.swap(place, chosen);
         }
         let head = self.own_head(now);
+        let relayed = (self.heads.len() / HEADS_PER_BEAT_SHARE).clamp(HEADS_PER_BEAT, HEADS_PER_BEAT_MAX);
         for node in &nodes[..count] {
             let mut heads = vec![head.clone()];
-            heads.append(&mut self.heads.relay(*node, HEADS_PER_BEAT_MAX));
+            heads.append(&mut self.heads.relay(*node, relayed));
             self.beat_with(heads, *node, now);
         }
         self.fold_former_lives(now.mono);

@@ -99,9 +99,12 @@ pub const ORIGINS_MAX: usize = 16_384;
 pub const RUMOR_KEYS_MAX: usize = 16_384;
 /// Most keys waiting for all peers together.
 pub const RUMOR_KEYS_TOTAL_MAX: usize = 262_144;
-/// Heads of other nodes that one beat relays. With the fan-out below a node of a large flock hears some 270 heads a
-/// second, however large the flock is.
-pub const HEADS_PER_BEAT_MAX: usize = 16;
+/// Heads of other nodes that one beat relays, at least, if there are so many.
+pub const HEADS_PER_BEAT: usize = 16;
+/// In a large flock it relays one in this many: so it takes the same time to hear of everyone, whatever its size.
+pub const HEADS_PER_BEAT_SHARE: usize = 20;
+/// But no more than these.
+pub const HEADS_PER_BEAT_MAX: usize = 64;
 /// Oldest key that may wait for a peer, in monotonic time.
 pub const RUMOR_AGE_MAX: Mono = Mono::from_ms(5_000);
 /// Most dots that one queued record may stand for; older ones are left to sync.

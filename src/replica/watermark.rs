@@ -102,6 +102,11 @@ impl Heads {
         heads
     }
 
+    /// Of how many nodes something is known.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// The latest head of a node.
     pub(super) fn get(&self, node: NodeId) -> Option<&Head> {
         self.nodes.get(&node).map(|known| &known.latest)

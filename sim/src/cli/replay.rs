@@ -7,6 +7,7 @@ use clap::Args;
 use super::CliResult;
 use super::run::{conclude, watched};
 use crate::sabotage;
+use crate::scenario::check_nodes;
 use crate::shrink::cut_down;
 use crate::world::Kept;
 
@@ -45,6 +46,7 @@ pub(super) struct ReplayArgs {
 impl ReplayArgs {
     pub(super) fn run(self) -> CliResult {
         let sabotage = sabotage::named(self.sabotage.as_deref())?;
+        check_nodes(self.nodes.unwrap_or(1)).map_err(|error| error.to_string())?;
         let mut draw = cut_down(self.seed, sabotage, self.nodes, self.faults, self.ops);
         draw.options.watched = self.trace;
         if self.print {

@@ -11,7 +11,7 @@ use super::table;
 use crate::machine::{Stopwatch, memory_mib};
 use crate::outcome::Outcome;
 use crate::report;
-use crate::scenario::{Scenario, builtin};
+use crate::scenario::{Scenario, builtin, check_nodes};
 use crate::span::Span;
 use crate::world::{Options, Progress, World};
 
@@ -21,7 +21,7 @@ pub(super) struct RunArgs {
     /// Name of a scenario that comes along, or path of a TOML file.
     #[arg(default_value = "quiet-330")]
     scenario: String,
-    /// This many nodes instead of the scenario's.
+    /// This many nodes instead of the scenario's. With fewer of them, faults at nodes that are not there befall others.
     #[arg(long)]
     pops: Option<usize>,
     /// Everything random follows from it.
@@ -56,9 +56,7 @@ impl RunArgs {
         if let Some(duration) = self.duration {
             scenario.duration = duration;
         }
-        if self.pops == Some(0) || scenario.duration.0 == 0 {
-            return Err("at least one node and some time are needed".into());
-        }
+        scenario.check().and_then(|()| check_nodes(self.pops.unwrap_or(1))).map_err(|error| error.to_string())?;
         let details = self.report.is_some() || self.out.is_some();
         let options = Options { seed: self.seed, nodes: self.pops, watched: self.trace, details, ..Options::default() };
         let (mut outcome, lines) = watched(&scenario, &options);

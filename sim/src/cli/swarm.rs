@@ -23,8 +23,8 @@ pub(super) struct SwarmArgs {
     /// The first one.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Threads; by default all cores.
-    #[arg(long)]
+    /// Threads; by default all cores. What happens in a world does not depend on them.
+    #[arg(long, visible_alias = "threads")]
     jobs: Option<usize>,
     /// Runs spent on making a failing world smaller.
     #[arg(long, default_value_t = 300)]
@@ -59,6 +59,9 @@ impl SwarmArgs {
         if self.sabotage.as_deref() == Some("list") {
             sabotage::ALL.iter().for_each(|(name, _, about)| println!("{name:<18} {about}"));
             return Ok(ExitCode::SUCCESS);
+        }
+        if self.seeds == 0 || self.jobs == Some(0) {
+            return Err("at least one seed and one thread are needed".into());
         }
         let sabotage = sabotage::named(self.sabotage.as_deref())?;
         let threads = self.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));

@@ -29,6 +29,7 @@ pub(super) fn render(summary: &Summary) -> String {
     if summary.bookmark_reads > 0 {
         line(&format!("wait of {} bookmark reads, ms", summary.bookmark_reads), ms(summary.bookmark_wait));
     }
+    line("watermark behind the present, ms", ms(summary.watermark_lag));
     let traffic = &summary.traffic;
     let milli = |milli: u64| format!("{:.2}", milli as f64 / 1e3);
     line("copies of a record per node", milli(traffic.copies_per_node_milli));

@@ -50,6 +50,7 @@ function drawQuantiles({ summary }) {
     row("Last PoP, over its own bound", summary.lag_over_bound, times),
     row("Visible at 99 % of PoPs", summary.lag_most),
     row("Visible at each receiver", summary.lag_each),
+    row("Watermarks behind the present", summary.watermark_lag),
     ...(summary.bookmark_reads ? [row("Reads that waited for a bookmark", summary.bookmark_wait)] : []),
   ]));
 }

@@ -21,6 +21,17 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
+impl Fault {
+    /// Whether everyone that it names exists among so many nodes and the real places.
+    pub(super) fn check(&self, nodes: usize) -> Result<(), String> {
+        self.nodes.check(nodes)?;
+        match &self.kind {
+            FaultKind::Partition { from, .. } | FaultKind::Reset { from } => from.check(nodes),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The kinds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]

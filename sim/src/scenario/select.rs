@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::places::{self, Place};
+
 /// A choice of nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Selector {
@@ -59,6 +61,26 @@ impl FromStr for Selector {
                 percent.filter(|percent| *percent <= 100).map(Self::Share).ok_or_else(wrong)
             }
             _ => Err(wrong()),
+        }
+    }
+}
+
+impl Selector {
+    /// Whether what it names exists, though perhaps no node stands there.
+    pub(super) fn check(&self, nodes: usize) -> Result<(), String> {
+        let is_there = |is_it: &dyn Fn(&Place) -> bool| places::all().iter().any(is_it);
+        match self {
+            Self::Node(node) if *node >= nodes => {
+                Err(format!("there is no node:{node}, they go from node:0 to node:{}", nodes.saturating_sub(1)))
+            }
+            Self::Pop(pop) if !is_there(&|place| place.iata == *pop) => {
+                Err(format!("no PoP '{pop}' on the list; `starling-sim places` prints it"))
+            }
+            Self::Region(region) if !is_there(&|place| place.region == *region) => {
+                Err(format!("no region '{region}' on the list; `starling-sim places` prints it"))
+            }
+            Self::Any(any) => any.iter().try_for_each(|selector| selector.check(nodes)),
+            _ => Ok(()),
         }
     }
 }

@@ -247,7 +247,7 @@ impl World {
             let step_us = (self.lived_us() + inspect_us).min(until_us);
             self.run_until(step_us);
             self.judge.inspect(&self.hosts, self.now_us);
-            self.measure.sample(&self.hosts);
+            self.measure.sample(&self.hosts, self.now_us);
             report(Progress {
                 now_us: self.lived_us(),
                 end_us,
@@ -272,17 +272,17 @@ impl World {
     }
 
     fn differences(&self) -> String {
-        let mut groups = std::collections::BTreeMap::<String, Vec<usize>>::new();
+        let mut groups = std::collections::BTreeMap::<String, BTreeSet<usize>>::new();
         for (number, host) in self.hosts.iter().enumerate() {
             if let Some(replica) = &host.replica {
                 let (hash, digest) = (replica.version_hash().to_string(), format!("{:x}", replica.digest().0));
                 let state =
                     format!("seen {:.6} holds {:.6} waits for {} blobs", hash, digest, replica.waiting_for_blobs());
-                groups.entry(state).or_default().push(number);
+                groups.entry(state).or_default().insert(number);
             }
         }
-        let text: Vec<String> = groups.iter().take(6).map(|(state, hosts)| format!("{hosts:?}: {state}")).collect();
-        text.join("; ")
+        let text = groups.into_iter().take(6).map(|(state, hosts)| format!("hosts {}: {state}", Kept(hosts)));
+        text.collect::<Vec<_>>().join("; ")
     }
 
     /// Whether every node knows that it holds all that was written before the healing. Where a directory was lost, what
