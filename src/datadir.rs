@@ -26,8 +26,11 @@ const ADMIN_TOKEN: &str = "admin-token";
 /// Largest of the small files read, in bytes.
 const SMALL_FILE_LEN_MAX: u64 = 64 * 1024;
 
-/// What may lie in a directory that was not used yet: a fresh file system has its own.
-const FOREIGN_ALLOWED: &[&str] = &[LOCK, "lost+found"];
+/// Where `starling workers install` puts the engine for Workers.
+pub const WORKERD: &str = "workerd";
+
+/// What may lie in a directory that was not used yet: a fresh file system has its own, and an engine can be there first.
+const FOREIGN_ALLOWED: &[&str] = &[LOCK, "lost+found", WORKERD];
 
 /// A data directory, held by this process until dropped.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::config::Bindings;
 
 /// Connections that may wait to be accepted.
-const BACKLOG: i32 = 1024;
+const BACKLOG: i32 = 4096;
 
 /// Why bindings can't be served.
 #[derive(Debug, thiserror::Error)]

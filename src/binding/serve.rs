@@ -66,10 +66,12 @@ pub(crate) async fn serve(
         match accepted {
             Ok(accepted) => {
                 let (binding, watcher) = (Arc::clone(&binding), graceful.watcher());
+                // Where many wait for a place, nobody keeps one for later.
+                let keeps = places.available_permits() > connections_max / 2;
                 tokio::spawn(async move {
                     match accepted {
-                        Accepted::Tcp(stream) => connection(TokioIo::new(stream), binding, watcher).await,
-                        Accepted::Unix(stream) => connection(TokioIo::new(stream), binding, watcher).await,
+                        Accepted::Tcp(stream) => connection(TokioIo::new(stream), binding, watcher, keeps).await,
+                        Accepted::Unix(stream) => connection(TokioIo::new(stream), binding, watcher, keeps).await,
                     }
                     drop(place);
                 });
@@ -97,13 +99,19 @@ async fn accept(listener: &Listener) -> io::Result<Accepted> {
     }
 }
 
-async fn connection<S: Read + Write + Unpin + Send + 'static>(stream: S, binding: Arc<Binding>, watcher: Watcher) {
+async fn connection<S: Read + Write + Unpin + Send + 'static>(
+    stream: S,
+    binding: Arc<Binding>,
+    watcher: Watcher,
+    keeps: bool,
+) {
     let service = service_fn(move |request| {
         let binding = Arc::clone(&binding);
         async move { binding.handle(request).await }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(keeps)
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEADERS_LEN_MAX)

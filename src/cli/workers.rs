@@ -65,6 +65,7 @@ impl InstallArgs {
         let flags = self.data.iter().map(|data| ("data", data.to_string_lossy().into_owned())).collect::<Vec<_>>();
         let data = Config::load(None, environment, &flags)?.data;
         let failed = |error: io::Error| CliError::Install(error.to_string());
+        crate::serve::keep_files_private();
         fs::create_dir_all(&data).map_err(failed)?;
         let target = installed_at(&data);
         let pin = Pinned::of_this_machine()

@@ -15,13 +15,14 @@ POPS = ["FRA", "NRT", "GRU", "SYD", "JNB"]
 class Node:
     """One `starling serve`, with its log beside its data."""
 
-    def __init__(self, binary, directory, pop, bindings=None, join=None, dev=False):
+    def __init__(self, binary, directory, pop, bindings=None, join=None, dev=False, more=()):
         self.binary, self.directory, self.pop = binary, pathlib.Path(directory), pop
         self.data = self.directory / "data"
         self.directory.mkdir(parents=True)
         command = [binary, "serve", "--data", self.data, "--api", "127.0.0.1:0", "--gossip", "127.0.0.1:0"]
         command += ["--pop", pop, "--bindings", bindings or f"unix:{self.directory}/kv.sock"]
         command += ["--dev"] if dev else []
+        command += more
         environment = {k: v for k, v in os.environ.items() if not k.startswith("STARLING_")}
         if join:
             environment["STARLING_JOIN"] = join
@@ -33,6 +34,7 @@ class Node:
         self.url, self.account = self.running["api"], self.running["account"]
         self.api = self.url + "/client/v4"
         self.bindings = self.running["bindings"]
+        self.workers = self.running["workers"]
         self.token = (self.data / "admin-token").read_text().strip()
 
     def _wait_until_it_serves(self):
@@ -84,12 +86,12 @@ class Node:
 class Flock:
     """Some nodes of one cluster."""
 
-    def __init__(self, binary, directory, size=3):
+    def __init__(self, binary, directory, size=3, more=()):
         self.nodes = []
         try:
             for index in range(size):
                 join = self.nodes[0].invite() if self.nodes else None
-                self.nodes.append(Node(binary, f"{directory}/{index}", POPS[index], join=join))
+                self.nodes.append(Node(binary, f"{directory}/{index}", POPS[index], join=join, more=more))
         except BaseException:
             self.stop()
             raise

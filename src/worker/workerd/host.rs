@@ -31,6 +31,8 @@ const START_CPU: Duration = Duration::from_secs(3);
 const START_CPU_EACH: Duration = Duration::from_millis(100);
 /// How often a process that starts is asked whether it listens.
 const START_PAUSE: Duration = Duration::from_millis(2);
+/// How often it is looked what it costs meanwhile.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Connections of one program to the node, at a time.
 const BINDING_CONNECTIONS_MAX: usize = 128;
 /// Memory that a process may have, in bytes: for itself, and for each program.
@@ -166,12 +168,20 @@ impl Host {
     async fn listens(&self, guests: &[Guest]) -> Result<(), Unstarted> {
         let begun = Instant::now();
         let cpu_max = START_CPU + START_CPU_EACH * u32::try_from(guests.len()).unwrap_or(u32::MAX);
+        let ask = |pause: Duration| async move {
+            sleep(pause).await;
+            self.ping().await
+        };
+        let mut answer = Box::pin(ask(Duration::ZERO));
         loop {
-            if self.process.has_ended() {
-                return Err(blame(&self.process.said(), guests));
-            }
-            if self.ping().await.is_ok() {
-                return Ok(());
+            tokio::select! {
+                () = self.process.ended() => return Err(blame(&self.process.said(), guests)),
+                answered = &mut answer => match answered {
+                    Ok(()) => return Ok(()),
+                    Err(_) => answer.set(ask(START_PAUSE)),
+                },
+                // It may listen before it is ready, and never get there.
+                () = sleep(LOOK_PAUSE) => {}
             }
             let spent = self.process.usage().map_or(Duration::ZERO, |(spent, _)| spent);
             if spent > cpu_max {
@@ -180,7 +190,6 @@ impl Host {
             if begun.elapsed() > START_PATIENCE {
                 return Err(Unstarted::Failed(format!("it was not ready within {} s", START_PATIENCE.as_secs())));
             }
-            sleep(START_PAUSE).await;
         }
     }
 

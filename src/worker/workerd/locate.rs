@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::datadir::WORKERD;
+
 /// Where it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -141,7 +143,7 @@ fn candidates(data: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// Where `starling workers install` puts it.
 pub fn installed_at(data: &Path) -> PathBuf {
-    data.join("workerd")
+    data.join(WORKERD)
 }
 
 fn is_program(path: &Path) -> bool {

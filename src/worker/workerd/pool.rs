@@ -117,6 +117,8 @@ pub(super) enum Incident {
     Stalled,
     /// It has ended, or is ended for that reason.
     Ended(EngineError),
+    /// Someone else has ended it.
+    Killed,
 }
 
 impl Pool {
@@ -481,12 +483,17 @@ impl Pool {
     /// A process has come to harm: who may have done it goes into custody, everyone gets a new place.
     fn take_up(self: &Arc<Self>, host: &Arc<Host>, incident: Incident) {
         let mut state = self.state();
-        let suspects = suspects(host);
+        let suspects = if matches!(incident, Incident::Killed) { Vec::new() } else { suspects(host) };
         let sole = match &suspects[..] {
             [sole] => Some(sole.clone()),
             _ => None,
         };
-        if let Incident::Ended(why) = &incident {
+        let why = match &incident {
+            Incident::Stalled => None,
+            Incident::Ended(why) => Some(why.clone()),
+            Incident::Killed => Some(EngineError::Lost),
+        };
+        if let Some(why) = why {
             host.verdict.send_replace(Some(Verdict { why: why.clone(), guilty: sole.clone() }));
             if !host.is_retired.load(Ordering::Acquire) {
                 tracing::warn!(process = host.number, %why, suspects = suspects.len(), "a workerd process has ended");

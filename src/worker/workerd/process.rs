@@ -7,8 +7,9 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ pub(super) struct Process {
     pid: u32,
     handle: OwnedFd,
     said: Arc<Mutex<Vec<String>>>,
-    ended: watch::Receiver<bool>,
+    ended: watch::Receiver<Option<ExitStatus>>,
 }
 
 impl Process {
@@ -86,7 +87,7 @@ impl Process {
         let of = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
         let handle = rustix::process::pidfd_open(of, PidfdFlags::empty())?;
         let said = Arc::new(Mutex::new(Vec::new()));
-        let (ending, ended) = watch::channel(false);
+        let (ending, ended) = watch::channel(None);
         let process = Self { pid, handle, said: Arc::clone(&said), ended };
         let stderr = stderr.map(pipe::Receiver::from_owned_fd).transpose()?;
         tokio::spawn(async move {
@@ -94,10 +95,9 @@ impl Process {
                 listen(pid, stderr, &said).await;
             }
             let reaped = tokio::task::spawn_blocking(move || child.wait()).await;
-            if let Ok(Ok(status)) = reaped {
-                tracing::debug!(pid, %status, "workerd ended");
-            }
-            ending.send_replace(true);
+            let status = reaped.ok().and_then(Result::ok).unwrap_or_default();
+            tracing::debug!(pid, %status, "workerd ended");
+            ending.send_replace(Some(status));
         });
         Ok(process)
     }
@@ -109,11 +109,17 @@ impl Process {
     /// Completes when it has ended.
     pub(super) async fn ended(&self) {
         // An error means that its listener is gone, which means the same.
-        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+        let _ = self.ended.clone().wait_for(Option::is_some).await;
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        *self.ended.borrow()
+        self.ended.borrow().is_some()
+    }
+
+    /// Whether a signal ended it that nothing within it can have raised: an operator's, or the system's.
+    pub(super) fn was_ended_from_outside(&self) -> bool {
+        let outside = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP].map(Signal::as_raw);
+        self.ended.borrow().and_then(|status| status.signal()).is_some_and(|signal| outside.contains(&signal))
     }
 
     /// What it has said so far, the last lines of it.
@@ -261,7 +267,7 @@ mod tests {
         assert!(process.usage().is_some_and(|(_, bytes)| bytes > 0));
         let (pid, ended) = (process.pid(), process.ended.clone());
         drop(process);
-        let _ = ended.clone().wait_for(|ended| *ended).await;
+        let _ = ended.clone().wait_for(Option::is_some).await;
         assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it is reaped");
     }
 

@@ -18,8 +18,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const SHARED_CPU_MAX: Duration = Duration::from_secs(1);
 /// Longest that a program may compute without a pause, unless its owner has set a limit.
 pub(super) const CPU_MAX: Duration = Duration::from_secs(5);
-/// How long a process may stand still without computing.
-const HANG_MAX: Duration = Duration::from_secs(30);
+/// How long a process may stand still, however little of that time it gets to compute.
+const STILL_MAX: Duration = Duration::from_secs(15);
 
 /// Watches until the process has ended, and tells what happens to it.
 pub(super) async fn watch_over(host: &Arc<Host>, report: impl Fn(Incident)) {
@@ -28,7 +28,10 @@ pub(super) async fn watch_over(host: &Arc<Host>, report: impl Fn(Incident)) {
     let mut cpu_before = Duration::ZERO;
     loop {
         tokio::select! {
-            () = host.process.ended() => return report(Incident::Ended(EngineError::Lost)),
+            () = host.process.ended() => return report(match host.process.was_ended_from_outside() {
+                true => Incident::Killed,
+                false => Incident::Ended(EngineError::Lost),
+            }),
             () = sleep(LOOK_EVERY) => {}
         }
         let Some((cpu, memory)) = host.process.usage() else { continue };
@@ -42,16 +45,17 @@ pub(super) async fn watch_over(host: &Arc<Host>, report: impl Fn(Incident)) {
             Some(sent) => {
                 let spent = cpu.saturating_sub(sent.cpu);
                 let limit = cpu_max(host);
-                if spent >= limit {
+                let is_still = sent.at.elapsed() > STILL_MAX.max(limit * 3);
+                if is_still && spent < limit / 5 {
+                    return end(host, EngineError::Lost, report).await;
+                }
+                if spent >= limit || is_still {
                     let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
                     return end(host, EngineError::Cpu { limit_ms }, report).await;
                 }
                 if !has_stalled && spent >= SHARED_CPU_MAX && host.kind == Kind::Shared {
                     has_stalled = true;
                     report(Incident::Stalled);
-                }
-                if sent.at.elapsed() > HANG_MAX && spent < SHARED_CPU_MAX {
-                    return end(host, EngineError::Lost, report).await;
                 }
             }
             None if is_active => {

@@ -1,0 +1,440 @@
+"""Workers as visitors meet them, good and hostile ones, on a real workerd under real nodes."""
+
+import argparse
+import base64
+import collections
+import concurrent.futures
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+import uuid
+
+from flock import Flock, Node, eventually
+from report import Report
+
+HERE = pathlib.Path(__file__).resolve().parent
+WORKER = (HERE / "serving_worker.mjs").read_text()
+DATE = "2026-07-01"
+
+
+class Visitor:
+    """Asks scripts of one node by their names."""
+
+    def __init__(self, node):
+        self.port = int(node.workers.rsplit(":", 1)[1])
+
+    def ask(self, script, path="/", method="GET", body=None, headers=None, timeout=90, host=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        host = host or f"{script}.workers.localhost:{self.port}"
+        try:
+            connection.request(method, path, body, {"Host": host, **(headers or {})})
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()
+
+    def text(self, script, path="/", **more):
+        status, _, body = self.ask(script, path, **more)
+        assert status == 200, f"{path}: {status} {body[:500]}"
+        return body.decode()
+
+
+class Load:
+    """Visitors that ask one thing again and again, until stopped; what each was told."""
+
+    def __init__(self, visitor, scripts, path="/", each=2):
+        self.visitor, self.path, self.stopping = visitor, path, False
+        self.told = collections.defaultdict(list)
+        self.threads = [threading.Thread(target=self._run, args=(script,)) for script in scripts for _ in range(each)]
+        for thread in self.threads:
+            thread.start()
+
+    def _run(self, script):
+        while not self.stopping:
+            begun = time.monotonic()
+            try:
+                status, _, body = self.visitor.ask(script, self.path)
+                told = status if status == 200 else f"{status} {body[:200]}"
+            except OSError as error:
+                told = repr(error)
+            self.told[script].append((told, time.monotonic() - begun))
+
+    def stop(self):
+        self.stopping = True
+        for thread in self.threads:
+            thread.join()
+        bad = {script: collections.Counter(told for told, _ in all if told != 200) for script, all in self.told.items()}
+        return {script: counter for script, counter in bad.items() if counter}
+
+    def count(self):
+        return sum(len(all) for all in self.told.values())
+
+    def slowest(self):
+        return max(took for all in self.told.values() for _, took in all)
+
+
+def upload(node, script, code=WORKER, bindings=(), **more):
+    """Deploys a script of one module."""
+    metadata = {"main_module": "worker.mjs", "compatibility_date": DATE, "bindings": list(bindings), **more}
+    return send(node, script, metadata, [("worker.mjs", "application/javascript+module", code)])
+
+
+def send(node, script, metadata, parts):
+    boundary = uuid.uuid4().hex
+    form = [f'--{boundary}\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n{json.dumps(metadata)}\r\n']
+    for name, media, text in parts:
+        form.append(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n'
+            f"Content-Type: {media}\r\n\r\n{text}\r\n"
+        )
+    body = ("".join(form) + f"--{boundary}--\r\n").encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    status, _, answer = node.call("PUT", f"/accounts/{node.account}/workers/scripts/{script}", body, headers)
+    assert status == 200, f"{status} {answer}"
+    return json.loads(answer)["result"]
+
+
+def delete(node, script):
+    status, _, answer = node.call("DELETE", f"/accounts/{node.account}/workers/scripts/{script}?force=true")
+    assert status == 200, f"{status} {answer}"
+
+
+def bindings(namespace, name):
+    return [
+        {"type": "kv_namespace", "name": "KV", "namespace_id": namespace},
+        {"type": "plain_text", "name": "NAME", "text": name},
+        {"type": "json", "name": "JSON", "json": {"a": [1, 'quote " and \\ and \u00e9\n']}},
+        {"type": "secret_text", "name": "SECRET", "text": "hush \"hush\" \\n \u00e9"},
+    ]
+
+
+def engines(node):
+    """The workerd processes of a node."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                if parent == node.process.pid and "workerd" in os.readlink(entry / "exe"):
+                    found.append(int(entry.name))
+            except (OSError, IndexError, ValueError):
+                pass
+    return found
+
+
+def until(holds, within_secs=20):
+    """Waits until something holds."""
+    def check():
+        assert holds(), "it does not hold"
+    eventually(check, within_secs)
+
+
+def settled(node, count=1, within_secs=90):
+    """Waits until a node runs so many processes."""
+    def check():
+        assert len(engines(node)) == count, f"{len(engines(node))} processes"
+    eventually(check, within_secs)
+
+
+def run(report, binary, home, workerd):
+    more = ["--workerd", str(workerd)]
+    flock = Flock(binary, home / "serving", 2, more=more)
+    try:
+        node, other = flock.nodes
+        visitor, elsewhere = Visitor(node), Visitor(other)
+        namespace, foreign = node.create_namespace("serving"), node.create_namespace("foreign")
+        good = ["good-1", "good-2", "good-3"]
+        for script in good:
+            upload(node, script, bindings=bindings(namespace, script))
+        for script in good:
+            until(lambda: visitor.text(script, "/name") == script)
+        requests(report, node, visitor, elsewhere, namespace)
+        sharing(report, node, other, visitor, elsewhere, namespace)
+        swapping(report, node, visitor, namespace, good)
+        hostile(report, node, visitor, namespace, foreign, good)
+        ending(report, node, visitor, good, binary, home, more)
+    finally:
+        flock.stop()
+
+
+def requests(report, node, visitor, elsewhere, namespace):
+    def case(name):
+        return report.case("serving", name)
+
+    with case("bindings of every kind, with odd characters"):
+        assert json.loads(visitor.text("good-1", "/json")) == {
+            "value": {"a": [1, 'quote " and \\ and \u00e9\n']}, "secret": "hush \"hush\" \\n \u00e9"
+        }
+    with case("request.cf, url, client address; headers of ours can't be forged"):
+        headers = {"X-Starling-Cf": '{"colo":"XXX"}', "CF-Connecting-IP": "203.0.113.1", "X-Forwarded-Proto": "https"}
+        seen = json.loads(visitor.text("good-1", "/seen?a=b%2Fc", headers=headers))
+        assert seen["cf"]["colo"] == "FRA", seen
+        assert seen["headers"]["cf-connecting-ip"] == "127.0.0.1", seen
+        assert seen["url"] == f"http://good-1.workers.localhost:{visitor.port}/seen?a=b%2Fc", seen
+    with case("a Worker reads its own write at once; a bookmark takes a visitor to another PoP"):
+        for n in range(20):
+            status, headers, body = visitor.ask("good-1", f"/put?key=own&value={n}")
+            assert (status, body.decode()) == (200, str(n)), body
+            seen = elsewhere.text("good-1", "/get?key=own", headers={"starling-bookmark": headers["starling-bookmark"]})
+            assert seen == str(n), f"{seen} for {n}"
+        assert "starling-bookmark" not in visitor.ask("good-1", "/get?key=own")[1]
+        assert visitor.ask("good-1", headers={"starling-bookmark": "nonsense"})[0] == 400
+    with case("bodies stream both ways"):
+        assert visitor.text("good-1", "/length", method="POST", body=os.urandom(20_000_000)) == "20000000"
+        body = os.urandom(100_000)
+        status, headers, echoed = visitor.ask("good-1", "/echo", "POST", body)
+        assert status == 200 and echoed == body and headers["x-method"] == "POST"
+        connection = http.client.HTTPConnection("127.0.0.1", visitor.port, timeout=30)
+        connection.request("GET", "/drip", headers={"Host": "good-1.workers.localhost"})
+        answer = connection.getresponse()
+        begun, first = time.monotonic(), answer.read1(2)
+        assert first == b"0\n" and time.monotonic() - begun < 1, "the first bytes come before the last"
+        assert answer.read().count(b"\n") == 9 and time.monotonic() - begun > 1.2
+        connection.close()
+    with case("status and headers of a Worker reach the visitor"):
+        status, headers, body = visitor.ask("good-1", "/status")
+        assert (status, headers["x-a"], headers["set-cookie"], body) == (418, "b", "c=d", b"teapot")
+    with case("a WebSocket passes through"):
+        with socket.create_connection(("127.0.0.1", visitor.port), 30) as stream:
+            key = base64.b64encode(os.urandom(16)).decode()
+            stream.sendall(
+                f"GET /socket HTTP/1.1\r\nHost: good-1.workers.localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+            )
+            reader = stream.makefile("rb")
+            assert b" 101 " in reader.readline()
+            while reader.readline().strip():
+                pass
+            for text in (b"one", b"two"):
+                mask = os.urandom(4)
+                stream.sendall(bytes([0x81, 0x80 | len(text)]) + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(text)))
+                head = reader.read(2)
+                assert reader.read(head[1]) == b"heard " + text
+    with case("the Cache API answers, with nothing in it"):
+        assert visitor.text("good-1", "/cache") == "undefined"
+    with case("an exception is 1101, and the script goes on"):
+        status, _, body = visitor.ask("good-1", "/throw")
+        assert status == 500 and body.startswith(b"error code: 1101\n"), body
+        assert visitor.text("good-1").startswith("answer ")
+    with case("a body beyond the limit is refused"):
+        status, _, body = visitor.ask("good-1", "/echo", "POST", headers={"Content-Length": str(200 << 20)})
+        assert status == 413 and b"100 MiB" in body, body
+    with case("unknown hosts and the list of scripts"):
+        assert visitor.ask("nobody")[0] == 404
+        listed = visitor.ask(None, host="localhost")[2].decode()
+        assert "good-1\thttp://good-1.workers.localhost" in listed, listed
+
+
+def sharing(report, node, other, visitor, elsewhere, namespace):
+    def case(name):
+        return report.case("serving", name)
+
+    with case("deployed at one PoP it is live at another within a second"):
+        took = []
+        for n in range(5):
+            upload(node, "fresh", f"export default {{ fetch() {{ return new Response('version {n}') }} }}")
+            begun = time.monotonic()
+            until(lambda: elsewhere.ask("fresh")[2] == f"version {n}".encode(), 20)
+            took.append(time.monotonic() - begun)
+        assert sorted(took)[2] < 1, took
+        delete(node, "fresh")
+        until(lambda: elsewhere.ask("fresh")[0] == 404)
+    with case("a cron trigger fires at one PoP"):
+        schedules = f"/accounts/{node.account}/workers/scripts/good-2/schedules"
+        status, _, answer = node.call("PUT", schedules, b'[{"cron":"* * * * *"}]', {"Content-Type": "application/json"})
+        assert status == 200, answer
+        keys = f"/accounts/{node.account}/storage/kv/namespaces/{namespace}/keys?prefix=cron"
+
+        def fired():
+            return [key["name"] for key in json.loads(node.call("GET", keys)[2])["result"]]
+
+        def check():
+            assert fired(), "nothing yet"
+        eventually(check, 75)
+        time.sleep(15)
+        times = [name.split()[2] for name in fired()]
+        assert len(times) == len(set(times)), f"a minute was handled twice: {fired()}"
+        node.call("PUT", schedules, b"[]", {"Content-Type": "application/json"})
+
+
+def swapping(report, node, visitor, namespace, good):
+    def case(name):
+        return report.case("serving", name)
+
+    with case("deploying again and again drops no request"):
+        load = Load(visitor, [*good, "changing"], "/name")
+        upload(node, "changing", bindings=bindings(namespace, "changing"))
+        time.sleep(1)
+        load.told.clear()
+        for n in range(12):
+            upload(node, "changing", f"// {n}\n{WORKER}", bindings(namespace, "changing"))
+            time.sleep(0.5)
+        time.sleep(3)
+        bad = load.stop()
+        assert not bad and load.count() > 100, f"{bad} of {load.count()}"
+    with case("a slow answer and waitUntil outlive the process's replacement"):
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            slow = pool.submit(visitor.text, "changing", "/slow")
+            time.sleep(0.2)
+            assert visitor.text("changing", "/later?key=later") == "soon"
+            upload(node, "changing", f"// again\n{WORKER}", bindings(namespace, "changing"))
+            assert slow.result() == "slow"
+        until(lambda: visitor.text("good-1", "/get?key=later") == "done", 10)
+    with case("a bad deploy breaks nobody else, says why, and is rolled back by a good one"):
+        load = Load(visitor, good)
+        for code, why in [
+            ("throw new Error('at the top')", "at the top"),
+            ("syntax error here(", "SyntaxError"),
+            ("import './nowhere.mjs'; export default {}", "nowhere.mjs"),
+            ("for (;;);", "computed"),
+        ]:
+            upload(node, "changing", code)
+
+            def check():
+                status, _, body = visitor.ask("changing")
+                assert status == 500 and why in body.decode(), f"{status} {body}"
+            eventually(check, 60)
+        upload(node, "changing", bindings=bindings(namespace, "changing"), compatibility_flags=["experimental"])
+        until(lambda: "--experimental" in visitor.ask("changing")[2].decode())
+        upload(node, "changing", bindings=bindings(namespace, "changing"))
+        until(lambda: visitor.text("changing", "/name") == "changing")
+        bad = load.stop()
+        assert not bad, bad
+    with case("no secret lies on the disk in the clear"):
+        data = pathlib.Path(node.data)
+        for path in data.rglob("*"):
+            if path.is_file():
+                assert b"hush \"hush\"" not in path.read_bytes(), path
+
+
+def hostile(report, node, visitor, namespace, foreign, good):
+    def case(name):
+        return report.case("hostile", name)
+
+    upload(node, "evil", bindings=bindings(namespace, "evil"))
+    until(lambda: visitor.text("evil", "/name") == "evil")
+    settled(node)
+    for path, code in [("/loop", 1102), ("/async-loop", 1102), ("/objects", 1102), ("/buffers", 1102)]:
+        with case(f"{path} costs that script alone"):
+            load = Load(visitor, good)
+            time.sleep(0.5)
+            status, _, body = visitor.ask("evil", path)
+            answered = load.count()
+            time.sleep(2)
+            bad = load.stop()
+            assert not bad, f"others: {bad}"
+            assert load.count() > answered, "others go on"
+            assert status in (502, 503) and (status == 502 or f"error code: {code}".encode() in body), f"{status} {body}"
+            def check():
+                assert visitor.ask("evil", "/name")[2] == b"evil"
+            eventually(check, 70)
+    with case("a second offence is told apart from the innocent, and rests"):
+        load = Load(visitor, good)
+        told = [visitor.ask("evil", "/objects") for _ in range(4)]
+        assert any(status == 503 and b"1102" in body for status, _, body in told), told
+        assert not load.stop()
+    with case("a storm of KV operations is bounded"):
+        until(lambda: visitor.ask("evil", "/name")[0] == 200, 70)
+        said = visitor.text("evil", "/storm")
+        done = int(said.split()[1])
+        assert 0 < done <= 1000 and "Too many API requests" in said, said
+        assert visitor.text("evil", "/put?key=k&value=v") == "v", "the next request has its own allowance"
+    with case("a script that calls itself gets nowhere"):
+        assert visitor.text("evil", "/fork").startswith("refused: ")
+    with case("neither this machine nor private networks can be reached"):
+        api = urllib.parse.urlparse(node.url).port
+        for url in [
+            f"http://127.0.0.1:{api}/", f"http://localhost:{api}/", f"http://[::1]:{api}/", f"http://0.0.0.0:{api}/",
+            f"http://[::ffff:127.0.0.1]:{api}/", "http://10.0.0.1/", "http://192.168.0.1/", "http://169.254.169.254/",
+            f"unix:{node.data}/w/1/b0", f"http://2130706433:{api}/", f"http://0x7f.1:{api}/",
+        ]:
+            said = visitor.text("evil", f"/fetch?url={urllib.parse.quote(url)}")
+            assert said.startswith("refused: "), f"{url}: {said}"
+        for to in [f"127.0.0.1:{api}", f"localhost:{api}", f"[::1]:{api}"]:
+            said = visitor.text("evil", f"/connect?to={urllib.parse.quote(to)}")
+            assert said.startswith("refused: "), f"{to}: {said}"
+    with case("no key leads out of the namespace"):
+        for key in [
+            f"../{foreign}/x", "..%2F..%2Fx", "/", "//", "bulk/get", "x?urlencoded=false", "x#y", "x\r\nX-KV-Namespace: " + foreign,
+            "\u0000", "x y", "%", "?key_count_limit=1",
+        ]:
+            said = visitor.text("evil", f"/escape?key={urllib.parse.quote(key, safe='')}")
+            assert said == 'done: ["mine",true]' or said.startswith("refused: "), f"{key!r}: {said}"
+        _, _, listed = node.call("GET", f"/accounts/{node.account}/storage/kv/namespaces/{foreign}/keys")
+        assert json.loads(listed)["result"] == []
+    with case("giant headers do no harm"):
+        assert visitor.ask("evil", headers={"X-Huge": "x" * 100_000})[0] == 431
+        assert visitor.ask("evil", headers={f"X-{n}": "x" for n in range(500)})[0] == 431
+        visitor.ask("evil", "/headers")
+        status, _, _ = visitor.ask("evil", "/huge-headers")
+        assert status in (200, 500, 502), status
+        assert visitor.text("good-1").startswith("answer ")
+    with case("the node's environment is not a script's"):
+        assert visitor.text("evil", "/env") in ("done: null", "done: {}"), visitor.text("evil", "/env")
+
+
+def ending(report, node, visitor, good, binary, home, more):
+    def case(name):
+        return report.case("serving", name)
+
+    with case("workerd killed under load: requests that can be repeated are, and it is back"):
+        load = Load(visitor, good)
+        time.sleep(0.5)
+        for _ in range(4):
+            for pid in engines(node):
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(1.5)
+        bad = load.stop()
+        assert not bad and load.count() > 50, f"{bad} of {load.count()}"
+    with case("nothing outlives a node that is stopped or killed"):
+        lone = Node(binary, home / "lone", "LON", more=more)
+        try:
+            upload(lone, "one", "export default { fetch() { return new Response('one') } }")
+            until(lambda: Visitor(lone).text("one") == "one", 30)
+            pids = engines(lone)
+            assert pids
+            lone.process.kill()
+            lone.process.wait()
+            def check():
+                assert not any(pathlib.Path(f"/proc/{pid}/exe").exists() for pid in pids), pids
+            eventually(check)
+        finally:
+            lone.stop()
+        again = Node(binary, home / "again", "LON", more=more)
+        upload(again, "one", "export default { fetch() { return new Response('one') } }")
+        until(lambda: Visitor(again).text("one") == "one", 30)
+        pids = engines(again)
+        again.stop()
+        assert pids and not any(pathlib.Path(f"/proc/{pid}/exe").exists() for pid in pids), pids
+        assert not (again.data / "w").exists()
+
+
+def main():
+    """This suite alone, with a workerd that is somewhere."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--workerd", required=True)
+    parser.add_argument("--keep", action="store_true")
+    options = parser.parse_args()
+    report, home = Report(), pathlib.Path(tempfile.mkdtemp(prefix="starling-serving-"))
+    try:
+        run(report, options.binary, home, options.workerd)
+    finally:
+        if options.keep:
+            print(f"kept {home}")
+        else:
+            shutil.rmtree(home, ignore_errors=True)
+    return report.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
