@@ -76,7 +76,7 @@ impl Front {
         if request.body().size_hint().lower() > BODY_LEN_MAX {
             return Err(Page::body_too_long());
         }
-        let _busy = self.enter(&deployed.id)?;
+        let place = self.enter(&deployed.id)?;
         self.wait_for_bookmark(request.headers().get(BOOKMARK)).await?;
         let at = match request.headers().get(VERSION_KEY) {
             Some(key) => fraction(key.as_bytes()),
@@ -115,7 +115,7 @@ impl Front {
                 Err(error) => tracing::debug!(%error, "an answer goes without a bookmark"),
             }
         }
-        let response = forward::response(response).map(|body| held(body, _busy));
+        let response = forward::response(response).map(|body| held(body, place));
         Ok(match client {
             Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => forward::tunnel(client, response),
             _ => response,

@@ -11,12 +11,14 @@ import differential
 import openapi
 import sdk_npm
 import sdk_pypi
+import serving
 import wrangler
 import wrangler_workers
+from clients import workerd
 from flock import Flock, Node
 from report import Report
 
-SUITES = ["wrangler", "workers", "npm", "pypi", "workerd", "differential", "openapi"]
+SUITES = ["wrangler", "workers", "serving", "npm", "pypi", "workerd", "differential", "openapi"]
 
 
 def main():
@@ -41,6 +43,8 @@ def main():
             wrangler.run(report, flock, home / "wrangler", options.long)
         if "workers" in suites:
             wrangler_workers.run(report, flock, home / "workers")
+        if "serving" in suites:
+            serving.run(report, options.binary, home, workerd())
         if "npm" in suites:
             sdk_npm.run(report, flock)
         if "pypi" in suites:

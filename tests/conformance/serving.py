@@ -11,6 +11,7 @@ import pathlib
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -219,6 +220,36 @@ def requests(report, node, visitor, elsewhere, namespace):
                 stream.sendall(bytes([0x81, 0x80 | len(text)]) + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(text)))
                 head = reader.read(2)
                 assert reader.read(head[1]) == b"heard " + text
+    with case("whoever tails a script sees what it logs and throws, and what it does after its answer"):
+        tails = f"/accounts/{node.account}/workers/scripts/good-1/tails"
+        made = json.loads(node.call("POST", tails, b'{"filters":[]}')[2])["result"]
+        url = urllib.parse.urlparse(made["url"])
+        with socket.create_connection((url.hostname, url.port), 30) as stream:
+            key = base64.b64encode(os.urandom(16)).decode()
+            stream.sendall(
+                f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: trace-v1\r\n\r\n".encode()
+            )
+            reader = stream.makefile("rb")
+            assert b" 101 " in reader.readline()
+            while reader.readline().strip():
+                pass
+            time.sleep(2)
+            asked = [visitor.ask("good-1", path)[0] for path in ("/name", "/throw")]
+            assert asked == [200, 500], asked
+            events = []
+            while len(events) < 2:
+                head = reader.read(2)
+                length = int.from_bytes(reader.read(2), "big") if head[1] & 127 == 126 else head[1] & 127
+                data = reader.read(length)
+                if head[0] & 15 in (1, 2):
+                    events.append(json.loads(data))
+        named, threw = sorted(events, key=lambda event: event["outcome"], reverse=True)
+        assert named["scriptName"] == "good-1" and named["outcome"] == "ok", named
+        assert named["logs"][0]["message"] == ["asked for", "/name"], named
+        assert named["event"]["request"]["url"].endswith("/name"), named
+        assert threw["outcome"] == "exception" and threw["exceptions"][0]["message"] == "thrown on purpose", threw
+        node.call("DELETE", f"{tails}/{made['id']}")
     with case("the Cache API answers, with nothing in it"):
         assert visitor.text("good-1", "/cache") == "undefined"
     with case("an exception is 1101, and the script goes on"):
@@ -228,6 +259,23 @@ def requests(report, node, visitor, elsewhere, namespace):
     with case("a body beyond the limit is refused"):
         status, _, body = visitor.ask("good-1", "/echo", "POST", headers={"Content-Length": str(200 << 20)})
         assert status == 413 and b"100 MiB" in body, body
+    with case("Babbage's cards: deployed by two calls, a wrong card is noticed and replaced"):
+        root = HERE.parents[1]
+        subprocess.run([root / "examples/babbage/run", node.data], check=True, capture_output=True, timeout=60)
+        until(lambda: visitor.ask("babbage", "/?int=2303")[0] == 200)
+        status, headers, card = visitor.ask("babbage", "/?int=2303")
+        assert headers["content-type"] == "image/svg+xml" and headers["x-card"] == "store", headers
+        assert b"3622939" in card and b"WRONG CARD" not in card
+        listed = json.loads(node.call("GET", f"/accounts/{node.account}/storage/kv/namespaces?per_page=100")[2])["result"]
+        cards = next(one["id"] for one in listed if one["title"] == "log cards")
+        value = f"/accounts/{node.account}/storage/kv/namespaces/{cards}/values/2303"
+        assert node.call("GET", value)[2] == b"3622939"
+        node.call("PUT", value, b"<b>1234")
+        status, headers, card = visitor.ask("babbage", "/?int=2303")
+        assert "wrong card" in headers["x-louder-bell"] and b"&#60;b&#62;1234" in card, headers
+        assert node.call("GET", value)[2] == b"3622939"
+        assert "x-louder-bell" not in visitor.ask("babbage", "/?int=2303")[1]
+        assert visitor.ask("babbage", "/?int=0")[0] == 400
     with case("unknown hosts and the list of scripts"):
         assert visitor.ask("nobody")[0] == 404
         listed = visitor.ask(None, host="localhost")[2].decode()
@@ -395,6 +443,7 @@ def ending(report, node, visitor, good, binary, home, more):
             time.sleep(1.5)
         bad = load.stop()
         assert not bad and load.count() > 50, f"{bad} of {load.count()}"
+        assert visitor.text("good-1", "/name") == "good-1"
     with case("nothing outlives a node that is stopped or killed"):
         lone = Node(binary, home / "lone", "LON", more=more)
         try:

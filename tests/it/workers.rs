@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use serde_json::Value as Json;
 
-use crate::flock::{Answer, Client, Node, run, starling};
+use crate::flock::{Answer, Client, Node, eventually, run, starling};
 
 /// Where a node's Workers answer.
 fn workers(node: &Node) -> Option<SocketAddr> {
@@ -36,6 +36,39 @@ fn the_front_says_what_it_knows_and_never_trusts_a_host() {
     }
     let huge = format!("X-Huge: {}\r\n", "x".repeat(100_000));
     assert_eq!(visit(at, "localhost", &huge).status, 431);
+}
+
+/// Deploys a script of one module.
+fn deploy(node: &Node, script: &str, code: &str) {
+    let form = format!(
+        "--b\r\nContent-Disposition: form-data; name=\"metadata\"\r\n\r\n{{\"main_module\":\"w.js\"}}\r\n\
+         --b\r\nContent-Disposition: form-data; name=\"w.js\"; filename=\"w.js\"\r\n\
+         Content-Type: application/javascript+module\r\n\r\n{code}\r\n--b--\r\n"
+    );
+    let path = format!("/client/v4/accounts/{}/workers/scripts/{script}", node.account);
+    let headers = "Content-Type: multipart/form-data; boundary=b\r\n";
+    let answer = node.client().ask_with("PUT", &path, headers, form.as_bytes()).expect("an answer");
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[test]
+fn without_an_engine_scripts_are_deployed_and_visitors_are_told_the_way_out() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let first = Node::start(&directory.path().join("first"), &["--workerd", "/nonexistent/workerd"]);
+    let second = first.join(&directory.path().join("second"), &["--worker-engine", "none"]);
+    deploy(&first, "shop", "export default { fetch() { return new Response('never') } }");
+    for (node, why) in [(&first, "/nonexistent/workerd"), (&second, "--worker-engine none")] {
+        let at = workers(node).expect("an address");
+        let host = format!("shop.workers.localhost:{}", at.port());
+        eventually("the script is deployed here", || (visit(at, &host, "").status != 404).then_some(()));
+        let told = visit(at, &host, "");
+        let text = String::from_utf8_lossy(&told.body).into_owned();
+        assert!(told.status == 503 && text.contains(why), "{told:?}: {text}");
+        assert!(told.header("retry-after").is_some(), "{told:?}");
+        let listed = visit(at, &at.to_string(), "");
+        let line = format!("shop\thttp://shop.workers.localhost:{}/\t\n", at.port());
+        assert_eq!(String::from_utf8_lossy(&listed.body), line);
+    }
 }
 
 #[test]
