@@ -114,8 +114,9 @@ impl<S: Store> Replica<S> {
         let own = self.config.node;
         let members = self.roster.members().map(|(node, _)| node).filter(|node| *node != own);
         let watermark = self.heads.watermark_of(members);
-        let stamp = self.clock.promise(self.skew.corrected(now.wall_ms));
-        Head { node, former, life, stamp, watermark }
+        let promise = self.clock.promise(self.skew.corrected(now.wall_ms));
+        self.staged |= self.floor.is_low(promise);
+        Head { node, former, life, stamp: self.floor.limit(promise), watermark }
     }
 
     /// Everything stamped up to this, by anyone on the roster, is applied here and on disk.
@@ -129,6 +130,7 @@ impl<S: Store> Replica<S> {
             at: now.mono,
             versions: beat.versions,
             former: beat.former,
+            digest: beat.digest,
             versions_agree: beat.versions == self.versions.hash(),
             digests_agree: beat.digest == self.digest.sum(),
         };

@@ -3,12 +3,13 @@
 //! Never asks what time it is. Kulkarni et al. 2014, "Logical Physical Clocks and Consistent Snapshots in Globally
 //! Distributed Databases".
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Add, Sub};
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{ABSORB_MS_MAX, TIMESTAMP_CEILING_MS};
+use super::limits::{ABSORB_MS_MAX, PROMISE_MS_AHEAD, TIMESTAMP_CEILING_MS};
 
 /// Monotonic time of one process, in microseconds since an arbitrary start. For timers only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
@@ -126,9 +127,82 @@ impl Clock {
     }
 }
 
+/// How far a node may promise. A promise binds its later processes too, also one that starts with a clock that was set
+/// back and over a directory that lost its last commits: so nothing is promised beyond the timestamp above which the
+/// next process is known to start.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Floor {
+    /// As last staged.
+    staged: Timestamp,
+    /// As of these commits, which may not be durable yet.
+    committed: BTreeMap<u64, Timestamp>,
+    durable: Timestamp,
+}
+
+impl Floor {
+    /// What a process found that starts.
+    pub(super) fn found(floor: Timestamp) -> Self {
+        Self { staged: floor, committed: BTreeMap::new(), durable: floor }
+    }
+
+    /// Whether the floor should be raised soon, for promises up to `wanted` and a little beyond to be possible.
+    pub(super) fn is_low(&self, wanted: Timestamp) -> bool {
+        self.staged.0.saturating_sub(wanted.0) < Timestamp::from_ms(PROMISE_MS_AHEAD / 2).0
+    }
+
+    /// The floor that commit number `commit` stores, above all minted up to `last`.
+    pub(super) fn stage(&mut self, last: Timestamp, commit: u64) -> Timestamp {
+        if self.is_low(last) {
+            self.staged = Timestamp(last.0.saturating_add(Timestamp::from_ms(PROMISE_MS_AHEAD).0));
+            self.committed.insert(commit, self.staged);
+            // The bound: of what waits for the disk the first and the latest are of use.
+            while self.committed.len() > 2 {
+                let middle = self.committed.keys().nth(1).copied();
+                middle.and_then(|commit| self.committed.remove(&commit));
+            }
+        }
+        self.staged
+    }
+
+    /// Everything up to `commit` is on disk.
+    pub(super) fn synced(&mut self, commit: u64) {
+        while let Some(entry) = self.committed.first_entry().filter(|entry| *entry.key() <= commit) {
+            self.durable = entry.remove().max(self.durable);
+        }
+    }
+
+    /// As much of a promise as every later process will keep.
+    pub(super) fn limit(&self, promise: Timestamp) -> Timestamp {
+        promise.min(self.durable)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_promised_that_a_later_process_would_not_know_of() {
+        let mut floor = Floor::found(Timestamp::from_ms(10));
+        let wanted = Timestamp::from_ms(5_000);
+        assert_eq!(floor.limit(wanted), Timestamp::from_ms(10));
+        assert!(floor.is_low(wanted));
+        let staged = floor.stage(wanted, 3);
+        assert!(staged > wanted && !floor.is_low(wanted));
+        assert_eq!(floor.limit(wanted), Timestamp::from_ms(10), "staged is not stored");
+        floor.synced(2);
+        assert_eq!(floor.limit(wanted), Timestamp::from_ms(10), "committed is not durable");
+        floor.synced(3);
+        assert_eq!(floor.limit(wanted), wanted);
+        assert_eq!(floor.limit(staged.next()), staged);
+        assert_eq!(floor.stage(wanted, 4), staged, "it is raised now and then only");
+        for commit in 5..20 {
+            floor.stage(Timestamp::from_ms(commit * 10_000), commit);
+        }
+        assert!(floor.committed.len() <= 2);
+        floor.synced(19);
+        assert_eq!(floor.limit(Timestamp::from_ms(190_000)), Timestamp::from_ms(190_000));
+    }
 
     #[test]
     fn ticks_increase_when_the_wall_clock_stands_or_jumps_back() {

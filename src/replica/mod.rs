@@ -164,6 +164,7 @@ pub struct Replica<S: Store> {
     /// Whether a local client waits for the next commit to be durable.
     wants_sync: bool,
     clock: Clock,
+    floor: clock::Floor,
     skew: Skew,
     offsets: Offsets,
     life: Option<write::Life>,
@@ -230,6 +231,7 @@ impl<S: Store> Replica<S> {
             staged: true,
             wants_sync: false,
             clock,
+            floor: clock::Floor::found(recovered.clock_floor),
             skew: Skew::default(),
             offsets: Offsets::default(),
             life: None,
@@ -296,7 +298,7 @@ impl<S: Store> Replica<S> {
         if self.staged {
             self.heads.recheck(self.versions.changed().map(|origin| origin.node));
             self.versions.stage(&mut self.store);
-            self.store.set_clock(self.clock.promise(0));
+            self.store.set_clock(self.floor.stage(self.clock.promise(0), self.commit + 1));
         }
         self.cover_heads(self.commit + u64::from(self.staged), now)?;
         // What a commit covers that was durable before is durable now: an idle flock commits nothing.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::clock::{Mono, Timestamp};
+use super::digest::DigestSum;
 use super::dot::{NodeId, Origin};
 use super::input::LinkId;
 use super::limits::{CLOCK_PEERS_MIN, CLOCK_SKEW_MS_MAX, CLOCK_SKEW_MS_REFUSE, ROSTER_MAX};
@@ -35,6 +36,7 @@ pub(super) struct LastBeat {
     pub(super) at: Mono,
     pub(super) versions: VersionHash,
     pub(super) former: VersionHash,
+    pub(super) digest: DigestSum,
     /// How ours compared at that moment.
     pub(super) versions_agree: bool,
     pub(super) digests_agree: bool,

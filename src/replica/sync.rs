@@ -213,10 +213,25 @@ impl<S: Store> Replica<S> {
             .filter(|(_, peer)| peer.beat.is_some_and(|beat| beat.versions != own && beat.at >= settled))
             .map(|(node, _)| *node)
             .collect();
+        let differing = match differing.is_empty() && self.rng.random_range(0..SYNC_ANYWAY) == 0 {
+            true => self.holding_something_else(settled),
+            false => differing,
+        };
         if !differing.is_empty() {
             let chosen = differing[self.rng.random_range(0..differing.len())];
             self.syncs.want(chosen, now.mono);
         }
+    }
+
+    /// Peers that had seen the same and held something else. Over the bound of intervals an entry is held that no
+    /// version vector speaks of; if the gap before it is never filled, no other comparison would show it. A session
+    /// brings it, for whatever the reason of the difference is, and costs little where there is nothing to bring.
+    fn holding_something_else(&self, since: Mono) -> Vec<NodeId> {
+        let (versions, digest) = (self.versions.hash(), self.digest.sum());
+        let differs = |peer: &Peer| {
+            peer.beat.is_some_and(|beat| beat.versions == versions && beat.digest != digest && beat.at >= since)
+        };
+        self.peers.iter().filter(|(_, peer)| differs(peer)).map(|(node, _)| *node).collect()
     }
 
     fn ask(&mut self, node: NodeId, full: bool, now: Now) -> Result<(), StoreError> {

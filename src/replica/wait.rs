@@ -212,6 +212,7 @@ impl<S: Store> Replica<S> {
     pub(super) fn on_synced(&mut self, commit: u64) {
         self.waiters.synced = commit.max(self.waiters.synced);
         self.heads.synced(commit);
+        self.floor.synced(commit);
         while self.waiters.unsynced.front().is_some_and(|(number, _)| *number <= commit) {
             let Some((_, durable)) = self.waiters.unsynced.pop_front() else { break };
             self.waiters.own_durable = self.waiters.own_durable.max(durable.own_last);

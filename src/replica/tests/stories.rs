@@ -292,6 +292,25 @@ fn a_process_started_after_its_clock_was_set_back_is_not_the_older_one() {
     assert!(!world.alarms.contains_key("Superseded"), "{:?}", world.alarms);
 }
 
+/// What a beat promises stands in no commit of its own: a process that starts with a clock set back must know of it.
+#[test]
+fn a_promise_binds_the_process_after_it() {
+    let mut world = calm(2);
+    world.crash(1);
+    world.processes[1].skew_ms = 3_600_000;
+    world.restart(1);
+    world.connect_all();
+    settle(&mut world);
+    world.crash(1);
+    world.processes[1].skew_ms = 0;
+    world.restart(1);
+    let promised = world.processes[0].replica.as_ref().expect("it runs").watermark();
+    assert!(promised.ms() > world.at(0).wall_ms + 3_000_000, "it was an hour ahead: {promised:?}");
+    let ticket = world.write(1, user_key(1), inline(b"after all"));
+    let (_, marker) = written(&world, ticket);
+    assert!(marker.time > promised, "{marker:?} is stamped within what was promised: {promised:?}");
+}
+
 #[test]
 fn one_wrong_clock_among_three_stops_nobody_else() {
     let mut world = calm(3);
@@ -344,6 +363,32 @@ fn a_gap_that_nobody_can_fill_keeps_nobody_out_of_step() {
 fn without_intervals_a_gap_that_nobody_can_fill_keeps_all_out_of_step() {
     let world = world_with_a_lost_write(Sabotage::IgnoreIntervals);
     assert_eq!(check_converged(&world, &BTreeMap::new()), Err(Violation::NotInStep));
+}
+
+/// Beyond the bound of intervals a write is held and no version vector says so; the digest does.
+#[test]
+fn what_lies_beyond_all_bookkeeping_reaches_everyone() {
+    let mut world = calm(3);
+    let lost = Origin { node: NodeId(3), incarnation: Incarnation(9) };
+    let receive = |world: &mut World, number: u64| {
+        let (key, stamp) = (user_key(100 + number), Timestamp::from_ms(world.at(0).wall_ms));
+        let marker = Marker { time: stamp, origin: lost };
+        let entry = Entry::new(&key, lost.dot(2 * number), stamp, marker, inline(b"with a gap before it"));
+        let push = Push { record: entry.to_record(&key), covers: Vec::new() };
+        let (link, _) = world.processes[0].links[&NodeId(3)];
+        let message = Message::Records(Records { pushes: vec![push] });
+        world.turn(0, Input::Received { node: NodeId(3), link, message });
+    };
+    let bound = INTERVALS_PER_ORIGIN_MAX as u64;
+    (1..=bound).for_each(|number| receive(&mut world, number));
+    (0..4).for_each(|_| settle(&mut world));
+    check_converged(&world, &BTreeMap::new()).expect("as much as the bound allows");
+    receive(&mut world, bound + 1);
+    let hashes: BTreeSet<String> = world.replicas().map(|replica| replica.version_hash().to_string()).collect();
+    assert_eq!(hashes.len(), 1, "it is forgotten again");
+    (0..10).for_each(|_| settle(&mut world));
+    check_converged(&world, &BTreeMap::new()).expect("and held by all");
+    assert!(read(&world, 2, &user_key(100 + bound + 1)).is_some());
 }
 
 #[test]
