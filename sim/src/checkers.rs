@@ -142,11 +142,6 @@ impl Judge {
         !self.violations.is_empty()
     }
 
-    /// Whether a directory was put back, cloned or destroyed.
-    pub fn has_seen_loss(&self) -> bool {
-        !self.ledger.forgetful.is_empty()
-    }
-
     /// What was found.
     pub fn take_violations(&mut self) -> Vec<Violation> {
         std::mem::take(&mut self.violations)

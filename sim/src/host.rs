@@ -12,6 +12,10 @@ use crate::network::link::Line;
 /// Without anyone waiting, what peers sent is made durable this often: as the driver does it.
 const LAZY_SYNC_US: u64 = 50_000;
 
+/// A disk that takes longer is broken and says so. On a slow machine with a slow disk an fsync would take minutes, long
+/// after both were well again.
+const FSYNC_MAX_US: u64 = 4_000_000;
+
 /// One machine.
 pub struct Host {
     /// Who it is.
@@ -34,6 +38,10 @@ pub struct Host {
     pub gone: bool,
     /// Another machine has taken its place.
     pub replaced: bool,
+    /// It has left, and others had all that it took in before.
+    pub has_drained: bool,
+    /// It was told that a newer process has its identity.
+    pub superseded: bool,
     /// It stands still.
     pub paused: bool,
     /// It reads nothing from its connections.
@@ -79,6 +87,8 @@ impl Host {
             clock,
             gone: false,
             replaced: false,
+            has_drained: false,
+            superseded: false,
             paused: false,
             deaf: false,
             slowness: 1,
@@ -99,6 +109,11 @@ impl Host {
             sent: [0; 4],
             received: [0; 4],
         }
+    }
+
+    /// How long an fsync takes that begins now.
+    pub(crate) fn fsync_takes_us(&self) -> u64 {
+        (self.fsync_us * self.slowness).min(FSYNC_MAX_US)
     }
 
     /// Whether a process runs here.
@@ -136,7 +151,7 @@ impl Host {
         let config = Config { bounds, secrets, sabotage, ..Config::new(self.node, Durability::Fsync, seed) };
         let store = std::mem::take(&mut self.disk).on_slow_disk().watched();
         self.boot += 1;
-        self.started_us = now_us;
+        (self.started_us, self.superseded) = (now_us, false);
         self.inbox.clear();
         (self.busy_until_us, self.ready_scheduled, self.held, self.wake_us) = (0, false, None, u64::MAX);
         (self.syncing, self.synced, self.last_sync_us) = (false, 0, now_us);

@@ -152,8 +152,15 @@ impl World {
                 }
             }
             Event::Start { host } => self.start(host),
+            Event::Restart { host, boot } => {
+                if self.hosts[host].boot == boot {
+                    self.crash(host, usize::MAX);
+                    self.start(host);
+                }
+            }
             Event::Stop { host } => self.stop_for_good(host),
             Event::NextOp => self.next_op(),
+            Event::Evict => self.evict_the_gone(),
             Event::Ask { host, request, client } => self.ask(host, *request, *client),
             Event::FaultBegins(fault) => self.begin_fault(fault),
             Event::FaultEnds(fault) => self.end_fault(fault),
@@ -214,7 +221,7 @@ impl World {
         let busy_us = count as u64 * self.scenario.nodes.input.0 * this.slowness;
         this.busy_until_us = now_us + busy_us;
         if wants_sync {
-            this.busy_until_us += this.fsync_us * this.slowness;
+            this.busy_until_us += this.fsync_takes_us();
             this.held = Some((commit, std::mem::take(&mut outputs)));
             let (at_us, boot) = (this.busy_until_us, this.boot);
             self.schedule(at_us, Event::Released { host, boot });
@@ -266,7 +273,7 @@ impl World {
         let boot = this.boot;
         if due_us <= now_us {
             let commit = this.begin_sync(now_us);
-            let at_us = now_us + this.fsync_us * this.slowness;
+            let at_us = now_us + this.fsync_takes_us();
             self.schedule(at_us, Event::Synced { host, boot, commit });
         } else if this.sync_due_scheduled_us != due_us {
             this.sync_due_scheduled_us = due_us;
@@ -289,6 +296,10 @@ impl World {
                     // Whoever runs the machine takes it away.
                     self.schedule(self.now_us + 1_000_000, Event::Stop { host });
                 }
+                if alarm == Alarm::Superseded {
+                    self.hosts[host].superseded = true;
+                    self.restart_the_last_of(host);
+                }
                 self.measure.alarm(&alarm);
                 self.judge.alarm(host, &alarm, &self.hosts, self.now_us);
             }
@@ -303,10 +314,26 @@ impl World {
         let (bounds, sabotage, now_us) = (self.bounds, self.sabotage, self.now_us);
         self.hosts[host].start(seed, bounds, sabotage, now_us);
         self.trace.note(now_us, b'S', [host as u64, self.hosts[host].boot], &[]);
+        // What the process did while it started is part of how it was found, not of a turn.
+        let changes = self.hosts[host].replica.as_mut().map(|replica| replica.store_mut().take_edits());
+        let changes = changes.unwrap_or_default();
         self.judge.started(host, &self.hosts, now_us);
+        self.measure.committed(host, None, &changes, now_us);
+        self.watch.committed(host, &changes, now_us);
         self.introduce(host);
         self.dial_all(host);
         self.arrive(host, Input::Wake);
+    }
+
+    /// A directory was copied, and of the processes over the copies the last one that runs is called the older one (they
+    /// started within seconds of one another): whoever stopped the others starts it again.
+    fn restart_the_last_of(&mut self, host: usize) {
+        let this = &self.hosts[host];
+        let mut others = self.hosts.iter().enumerate().filter(|(other, that)| *other != host && that.node == this.node);
+        let was_copied = others.clone().next().is_some();
+        if this.superseded && was_copied && others.all(|(_, that)| that.gone) {
+            self.schedule(self.now_us + 1_000_000, Event::Restart { host, boot: this.boot });
+        }
     }
 
     /// The process ends without warning.
@@ -322,8 +349,20 @@ impl World {
     }
 
     fn stop_for_good(&mut self, host: usize) {
+        if std::mem::replace(&mut self.hosts[host].gone, true) {
+            return;
+        }
+        if !self.hosts[host].has_drained {
+            // What it alone has is gone with it.
+            self.judge.disturbed(host, &self.hosts, self.now_us);
+        }
         self.crash(host, usize::MAX);
-        self.hosts[host].gone = true;
+        let node = self.hosts[host].node;
+        if !self.hosts.iter().any(|other| other.node == node && !other.gone) {
+            // Perhaps nobody has heard that it left: whoever took it away says so.
+            self.to_evict.insert(node);
+            self.schedule(self.now_us + clients::EVICT_AGAIN_US, Event::Evict);
+        }
     }
 
     /// As in production: the node leaves the flock and takes no writes until someone starts it again.

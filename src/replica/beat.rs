@@ -114,8 +114,9 @@ impl<S: Store> Replica<S> {
         let own = self.config.node;
         let members = self.roster.members().map(|(node, _)| node).filter(|node| *node != own);
         let watermark = self.heads.watermark_of(members);
-        let promise = self.clock.promise(self.skew.corrected(now.wall_ms));
-        self.staged |= self.floor.is_low(promise);
+        let wall_ms = self.skew.corrected(now.wall_ms);
+        let promise = self.clock.promise(wall_ms);
+        self.staged |= self.floor.is_low(promise, wall_ms);
         Head { node, former, life, stamp: self.floor.limit(promise), watermark }
     }
 

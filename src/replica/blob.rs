@@ -117,6 +117,11 @@ impl Blobs {
         self.remove(dot).map(|pending| (pending.record.key, pending.entry))
     }
 
+    /// The records that wait.
+    pub(super) fn records(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.pending.values().map(|pending| (&pending.record.key, &pending.entry))
+    }
+
     /// How many records wait.
     pub(super) fn waiting(&self) -> usize {
         self.pending.len()

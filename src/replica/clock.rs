@@ -145,15 +145,16 @@ impl Floor {
         Self { staged: floor, committed: BTreeMap::new(), durable: floor }
     }
 
-    /// Whether the floor should be raised soon, for promises up to `wanted` and a little beyond to be possible.
-    pub(super) fn is_low(&self, wanted: Timestamp) -> bool {
-        self.staged.0.saturating_sub(wanted.0) < Timestamp::from_ms(PROMISE_MS_AHEAD / 2).0
+    /// Whether the floor should be raised for `promise` to be given now and for a while longer.
+    pub(super) fn is_low(&self, promise: Timestamp, wall_ms: u64) -> bool {
+        self.staged < promise.max(Timestamp::from_ms(wall_ms + PROMISE_MS_AHEAD / 2))
     }
 
-    /// The floor that commit number `commit` stores, above all minted up to `last`.
-    pub(super) fn stage(&mut self, last: Timestamp, commit: u64) -> Timestamp {
-        if self.is_low(last) {
-            self.staged = Timestamp(last.0.saturating_add(Timestamp::from_ms(PROMISE_MS_AHEAD).0));
+    /// The floor that commit number `commit` stores, not below `last`, the latest that was minted. It lies ahead of the
+    /// wall clock and not of what was minted, or processes that start and die at once would carry the clock away.
+    pub(super) fn stage(&mut self, last: Timestamp, wall_ms: u64, commit: u64) -> Timestamp {
+        if self.is_low(last, wall_ms) {
+            self.staged = self.staged.max(last).max(Timestamp::from_ms(wall_ms + PROMISE_MS_AHEAD));
             self.committed.insert(commit, self.staged);
             // The bound: of what waits for the disk the first and the latest are of use.
             while self.committed.len() > 2 {
@@ -186,22 +187,34 @@ mod tests {
         let mut floor = Floor::found(Timestamp::from_ms(10));
         let wanted = Timestamp::from_ms(5_000);
         assert_eq!(floor.limit(wanted), Timestamp::from_ms(10));
-        assert!(floor.is_low(wanted));
-        let staged = floor.stage(wanted, 3);
-        assert!(staged > wanted && !floor.is_low(wanted));
+        assert!(floor.is_low(wanted, 5_000));
+        let staged = floor.stage(wanted, 5_000, 3);
+        assert!(staged > wanted && !floor.is_low(wanted, 5_000));
         assert_eq!(floor.limit(wanted), Timestamp::from_ms(10), "staged is not stored");
         floor.synced(2);
         assert_eq!(floor.limit(wanted), Timestamp::from_ms(10), "committed is not durable");
         floor.synced(3);
         assert_eq!(floor.limit(wanted), wanted);
         assert_eq!(floor.limit(staged.next()), staged);
-        assert_eq!(floor.stage(wanted, 4), staged, "it is raised now and then only");
+        assert_eq!(floor.stage(wanted, 5_000, 4), staged, "it is raised now and then only");
         for commit in 5..20 {
-            floor.stage(Timestamp::from_ms(commit * 10_000), commit);
+            floor.stage(Timestamp::from_ms(commit * 10_000), 5_000, commit);
         }
         assert!(floor.committed.len() <= 2);
         floor.synced(19);
         assert_eq!(floor.limit(Timestamp::from_ms(190_000)), Timestamp::from_ms(190_000));
+    }
+
+    #[test]
+    fn processes_that_die_at_once_don_t_carry_the_clock_away() {
+        let mut found = Timestamp::default();
+        for process in 0..1_000 {
+            let mut clock = Clock::starting_above(found);
+            let started = clock.tick(8_000 + process);
+            assert!(started > found);
+            found = Floor::found(found).stage(started, 8_000 + process, 1);
+        }
+        assert!(found.ms() <= 9_000 + PROMISE_MS_AHEAD, "{found:?}");
     }
 
     #[test]

@@ -79,8 +79,8 @@ pub const MESSAGE_LEN_MAX: usize = 1024 * 1024;
 
 /// Milliseconds of Unix time (2200-01-01) beyond which a timestamp is nobody's.
 pub const TIMESTAMP_CEILING_MS: u64 = 7_258_118_400_000;
-/// A node notes on disk that it may promise timestamps so far ahead of its clock, in milliseconds; also how far ahead of
-/// its clock a process may find itself that starts at once after another. An idle node notes it twice in that time.
+/// A node notes on disk that it may promise timestamps so far ahead of its wall clock, in milliseconds; also how far
+/// ahead of it a process may mint that starts right after another. An idle node notes it twice in that time.
 pub const PROMISE_MS_AHEAD: u64 = 3_000;
 /// How far ahead of its wall clock a node follows remote time, in milliseconds.
 pub const ABSORB_MS_MAX: u64 = 500;

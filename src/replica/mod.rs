@@ -298,7 +298,8 @@ impl<S: Store> Replica<S> {
         if self.staged {
             self.heads.recheck(self.versions.changed().map(|origin| origin.node));
             self.versions.stage(&mut self.store);
-            self.store.set_clock(self.floor.stage(self.clock.promise(0), self.commit + 1));
+            let wall_ms = self.skew.corrected(now.wall_ms);
+            self.store.set_clock(self.floor.stage(self.clock.promise(0), wall_ms, self.commit + 1));
         }
         self.cover_heads(self.commit + u64::from(self.staged), now)?;
         // What a commit covers that was durable before is durable now: an idle flock commits nothing.

@@ -3,6 +3,8 @@
 use super::clock::Timestamp;
 use super::digest::DigestSum;
 use super::dot::{NodeId, Origin};
+use super::entry::Entry;
+use super::key::Key;
 use super::roster::NodeInfo;
 use super::store::Store;
 use super::version::VersionHash;
@@ -104,8 +106,8 @@ impl<S: Store> Replica<S> {
     }
 
     /// Records that wait for their blobs.
-    pub fn waiting_for_blobs(&self) -> usize {
-        self.blobs.waiting()
+    pub fn waiting_for_blobs(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.blobs.records()
     }
 
     /// Events counted since the start, by name.

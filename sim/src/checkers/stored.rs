@@ -38,9 +38,10 @@ impl Checker for Stored {
 
     fn committed(&mut self, scene: &Scene, host: usize, changes: &Edits) -> Verdict {
         let image = scene.hosts[host].image();
-        for (key, entry) in &changes.puts {
-            if image.entry(key).is_some_and(|held| held.dot == entry.dot)
-                && let Some(blob) = entry.blob()
+        // What was put may have given way in the same turn, to a later write or because it had expired.
+        let held = changes.puts.iter().filter_map(|(key, _)| Some((key, image.entry(key)?)));
+        for (key, entry) in held {
+            if let Some(blob) = entry.blob()
                 && !image.holds_blob(BlobAddress::of(key, blob.id), blob.chunks.len() as u32)
             {
                 return Err(format!("host {host} shows {key:?} without all of its chunks"));

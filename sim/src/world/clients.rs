@@ -15,6 +15,10 @@ use crate::workload::{self, Act, Op};
 const PATIENCE_MS: u64 = 10_000;
 /// Between the last chunk of a large value and the write that refers to it.
 const UPLOAD_US: u64 = 2_000;
+/// How often a node that will leave looks whether others have what it wrote.
+const DRAIN_POLL_US: u64 = 500_000;
+/// When an operator who was refused tries again.
+pub(super) const EVICT_AGAIN_US: u64 = 1_000_000;
 /// How long a node that has left stays, so that others hear of it.
 const FAREWELL_US: u64 = 500_000;
 
@@ -29,12 +33,14 @@ pub(super) enum Client {
     Acks { key: Key, dot: Dot },
     /// A reader with a bookmark.
     Read { key: Key, dot: Dot, asked_us: u64 },
-    /// A node that will leave once others have what it wrote.
-    Drain,
+    /// A node that will leave once others have what it wrote, or when its patience ends.
+    Drain { until_us: u64 },
     /// A node that leaves.
     Leave,
     /// One that has left, and waits for someone to have heard.
     Left,
+    /// An operator who evicts a node.
+    Evict { node: NodeId },
     /// One that must be served now that all is well again.
     Must { what: &'static str },
 }
@@ -113,7 +119,7 @@ impl World {
         let mut chunks = Vec::new();
         for index in 0..len.div_ceil(CHUNK_LEN as u64) as u32 {
             let rest = len - u64::from(index) * CHUNK_LEN as u64;
-            let stood_for = rest.min(CHUNK_LEN as u64) as u32 - 16;
+            let stood_for = (rest.min(CHUNK_LEN as u64) as u32).saturating_sub(16);
             let mut chunk = Vec::with_capacity(16);
             chunk.extend_from_slice(&stood_for.to_le_bytes());
             chunk.extend_from_slice(&number.to_be_bytes());
@@ -174,23 +180,33 @@ impl World {
                 self.judge.read(host, &key, dot, &self.hosts, self.now_us);
                 self.measure.bookmark_waits_us.push(self.now_us - asked_us);
             }
-            (Client::Drain, Reply::Status(status)) if status.last > 0 => {
-                let Some(dot) = status.life.map(|life| life.dot(status.last)) else { return };
-                let request = Request::AwaitAcks { dot, level: AckLevel::Nodes(2), patience_ms: PATIENCE_MS };
-                self.ask(host, request, Client::Drain);
-            }
-            (Client::Drain, reply) => {
-                if matches!(reply, Reply::TimedOut(_)) {
-                    // It leaves all the same, with what it alone has.
-                    self.judge.disturbed(host, &self.hosts, self.now_us);
+            (Client::Drain { until_us }, Reply::Status(status)) => {
+                let has_spread = status.peers.iter().any(|peer| peer.former_agree == Some(true));
+                match status.life.map(|life| life.dot(status.last)) {
+                    _ if !has_spread && self.now_us < until_us => {
+                        self.ask_later(self.now_us + DRAIN_POLL_US, host, Request::Status, Client::Drain { until_us });
+                    }
+                    Some(dot) if has_spread => {
+                        let request = Request::AwaitAcks { dot, level: AckLevel::Nodes(2), patience_ms: PATIENCE_MS };
+                        self.ask(host, request, Client::Drain { until_us });
+                    }
+                    _ => self.leave_with(host, has_spread),
                 }
-                self.ask(host, Request::Leave, Client::Leave);
             }
+            (Client::Drain { .. }, reply) => self.leave_with(host, matches!(reply, Reply::Acknowledged(_))),
             (Client::Leave, Reply::Written { dot, .. }) => {
                 let request = Request::AwaitAcks { dot, level: AckLevel::Nodes(2), patience_ms: PATIENCE_MS };
                 self.ask(host, request, Client::Left);
             }
-            (Client::Left, _) => self.schedule(self.now_us + FAREWELL_US, Event::Stop { host }),
+            (Client::Evict { node }, Reply::Refused(_)) => {
+                // A node whose clock is off refuses; the operator tries again.
+                self.to_evict.insert(node);
+                self.schedule(self.now_us + EVICT_AGAIN_US, Event::Evict);
+            }
+            (Client::Left, reply) => {
+                self.hosts[host].has_drained = matches!(reply, Reply::Acknowledged(_));
+                self.schedule(self.now_us + FAREWELL_US, Event::Stop { host });
+            }
             (Client::Must { what }, reply @ (Reply::Refused(_) | Reply::TimedOut(_))) => {
                 let why = format!("host {host}, all faults over: no {what}: {reply:?}");
                 self.judge.found("progress", self.now_us, || why);
@@ -219,7 +235,16 @@ impl World {
 
     /// The node asks to leave.
     pub(super) fn leave(&mut self, host: usize) {
-        self.ask(host, Request::Status, Client::Drain);
+        let until_us = self.now_us + PATIENCE_MS * 1_000;
+        self.ask(host, Request::Status, Client::Drain { until_us });
+    }
+
+    fn leave_with(&mut self, host: usize, has_spread: bool) {
+        if !has_spread {
+            // It leaves all the same, with what it alone has.
+            self.judge.disturbed(host, &self.hosts, self.now_us);
+        }
+        self.ask(host, Request::Leave, Client::Leave);
     }
 
     /// An operator evicts, at some node that runs, those that will never come back.
@@ -229,7 +254,7 @@ impl World {
         let Some(operator) = operator else { return };
         for node in std::mem::take(&mut self.to_evict) {
             let key = Roster::key(NamespaceId::EVICTED, node);
-            self.ask(operator, Request::Write { key, content: inline(vec![0]) }, Client::Ignored);
+            self.ask(operator, Request::Write { key, content: inline(vec![0]) }, Client::Evict { node });
         }
     }
 

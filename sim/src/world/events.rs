@@ -36,10 +36,14 @@ pub(super) enum Event {
     Wake { host: usize, boot: u64, at_us: u64 },
     /// A process starts.
     Start { host: usize },
+    /// A process is stopped and another one started.
+    Restart { host: usize, boot: u64 },
     /// A process ends and the machine is taken away.
     Stop { host: usize },
     /// The next thing that clients do.
     NextOp,
+    /// Whoever will never come back is evicted.
+    Evict,
     /// A client asks a host.
     Ask { host: usize, request: Box<Request>, client: Box<Client> },
     /// A fault begins.

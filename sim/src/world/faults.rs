@@ -283,6 +283,7 @@ impl World {
             self.start(host);
             self.kick(host);
         }
+        (0..self.hosts.len()).for_each(|host| self.restart_the_last_of(host));
         for host in 0..self.hosts.len() {
             let evicted = |roster: &starling::replica::Roster| roster.is_evicted(self.hosts[host].node);
             if self.hosts.iter().filter_map(|other| other.replica.as_ref()).any(|replica| evicted(replica.roster())) {

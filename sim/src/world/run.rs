@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use starling::replica::{Sabotage, limits};
+use starling::replica::{BlobAddress, MemStore, NodeId, Replica, Sabotage, limits};
 
 use super::World;
 use super::genesis::WARM_UP_US;
@@ -259,16 +259,23 @@ impl World {
         }
     }
 
-    /// Whether all that run hold the same and know the same. Where a directory was lost, chunks that only it held are
-    /// lost with it, and whoever has heard of the record waits for them until the node is evicted.
+    /// Whether all that run hold the same and know the same, and nobody waits for chunks that someone has.
     fn all_equal(&self) -> bool {
-        let may_wait = self.judge.has_seen_loss();
-        let mut states =
-            self.hosts.iter().filter_map(|host| host.replica.as_ref()).map(|replica| {
-                (replica.version_hash(), replica.digest(), !may_wait && replica.waiting_for_blobs() > 0)
-            });
+        let mut running = self.hosts.iter().filter_map(|host| host.replica.as_ref());
+        let mut states = running.clone().map(|replica| (replica.version_hash(), replica.digest()));
         let Some(first) = states.next() else { return true };
-        !first.2 && states.all(|state| state == first)
+        states.all(|state| state == first) && !running.any(|replica| self.waits_in_vain(replica))
+    }
+
+    /// Whether a replica waits for a blob that someone who runs holds whole. What only a directory held that was lost,
+    /// or a node that has left, is waited for until a later write dominates it.
+    fn waits_in_vain(&self, replica: &Replica<MemStore>) -> bool {
+        let is_held = |address, chunks| {
+            self.hosts.iter().any(|host| host.is_up() && host.image().holds_blob(address, chunks))
+        };
+        replica.waiting_for_blobs().any(|(key, entry)| {
+            entry.blob().is_some_and(|blob| is_held(BlobAddress::of(key, blob.id), blob.chunks.len() as u32))
+        })
     }
 
     fn differences(&self) -> String {
@@ -277,7 +284,7 @@ impl World {
             if let Some(replica) = &host.replica {
                 let (hash, digest) = (replica.version_hash().to_string(), format!("{:x}", replica.digest().0));
                 let state =
-                    format!("seen {:.6} holds {:.6} waits for {} blobs", hash, digest, replica.waiting_for_blobs());
+                    format!("seen {:.6} holds {:.6} waits for {} blobs", hash, digest, replica.waiting_for_blobs().count());
                 groups.entry(state).or_default().insert(number);
             }
         }
@@ -285,14 +292,17 @@ impl World {
         text.collect::<Vec<_>>().join("; ")
     }
 
-    /// Whether every node knows that it holds all that was written before the healing. Where a directory was lost, what
-    /// only it held is waited for until its node is evicted: a watermark rather stands still than overstates.
+    /// Whether every node knows that it holds all that was written before the healing. Where a directory was put back, a
+    /// gap may be left in what a member wrote that nobody can fill: a watermark rather stands still than overstates.
+    /// Asked when all have seen the same, so that a gap of one is a gap of all.
     fn watermarks_passed(&self, healed_ms: u64) -> bool {
-        if self.judge.has_seen_loss() {
-            return true;
-        }
         let mut running = self.hosts.iter().filter_map(|host| host.replica.as_ref());
-        running.all(|replica| replica.roster().members().count() < 2 || replica.watermark().ms() >= healed_ms)
+        running.all(|replica| {
+            let members: BTreeSet<NodeId> = replica.roster().members().map(|(node, _)| node).collect();
+            let mut versions = replica.versions().iter();
+            let has_gap = versions.any(|(origin, seen)| members.contains(&origin.node) && !seen.is_gapless());
+            members.len() < 2 || has_gap || replica.watermark().ms() >= healed_ms
+        })
     }
 }
 
