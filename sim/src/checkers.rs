@@ -142,6 +142,11 @@ impl Judge {
         !self.violations.is_empty()
     }
 
+    /// Whether a node's directory was put back, cloned or destroyed.
+    pub fn is_forgetful(&self, node: NodeId) -> bool {
+        self.ledger.forgetful.contains(&node)
+    }
+
     /// What was found.
     pub fn take_violations(&mut self) -> Vec<Violation> {
         std::mem::take(&mut self.violations)

@@ -34,6 +34,8 @@ pub struct Host {
     pub(crate) secrets: Vec<SharedSecret>,
     /// Its wall clock.
     pub clock: WallClock,
+    /// That clock was wrong at some time.
+    pub clock_was_wrong: bool,
     /// It will never run again.
     pub gone: bool,
     /// Another machine has taken its place.
@@ -85,6 +87,7 @@ impl Host {
             disk,
             secrets: Vec::new(),
             clock,
+            clock_was_wrong: false,
             gone: false,
             replaced: false,
             has_drained: false,

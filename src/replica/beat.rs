@@ -95,6 +95,7 @@ impl<S: Store> Replica<S> {
             sent: now.mono,
             versions: self.versions.hash(),
             former: self.beats.former,
+            waits: self.waits_in_former_lives(),
             digest: self.digest.sum(),
             secrets: self.secrets.hash(),
             heads,
@@ -131,6 +132,7 @@ impl<S: Store> Replica<S> {
             at: now.mono,
             versions: beat.versions,
             former: beat.former,
+            waits: beat.waits,
             digest: beat.digest,
             versions_agree: beat.versions == self.versions.hash(),
             digests_agree: beat.digest == self.digest.sum(),
@@ -201,19 +203,36 @@ impl<S: Store> Replica<S> {
         }
     }
 
+    fn waits_in_former_lives(&self) -> bool {
+        self.blobs.records().any(|(_, entry)| self.is_former(entry.dot.origin))
+    }
+
     /// Folds former lives once every member has shown the same ones for a while.
+    ///
+    /// When besides all hold the same, and nobody waits for blobs, there is no more of them than all have: heads that speak
+    /// of more speak of what was lost with a directory, and are waited for no longer.
     fn fold_former_lives(&mut self, now: Mono) {
         let former = self.beats.former;
-        if former == self.versions.folded() || now < self.beats.former_since + self.config.bounds.fold_patience {
+        let awaited: Vec<Origin> = self.heads.awaited_lives().filter(|life| self.is_former(*life)).collect();
+        let has_unfolded = former != self.versions.folded();
+        if !(has_unfolded || !awaited.is_empty()) || now < self.beats.former_since + self.config.bounds.fold_patience {
             return;
         }
         let own = self.config.node;
+        let (versions, digest) = (self.versions.hash(), self.digest.sum());
+        // Who knows of nobody knows nothing: it may be about to join.
+        let mut all_hold_the_same = !self.waits_in_former_lives() && self.roster.members().any(|(node, _)| node != own);
         let all_agree = self.roster.members().filter(|(node, _)| *node != own).all(|(node, _)| {
             let beat = self.peers.get(&node).and_then(|peer| peer.beat);
+            all_hold_the_same &=
+                beat.is_some_and(|beat| beat.versions == versions && beat.digest == digest && !beat.waits);
             beat.is_some_and(|beat| beat.former == former && beat.at >= self.beats.former_since)
         });
         if !all_agree {
             return;
+        }
+        if all_hold_the_same {
+            self.heads.release(&awaited);
         }
         let over: Vec<Origin> = self.versions.former_lives().collect();
         for origin in over {

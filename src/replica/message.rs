@@ -160,6 +160,8 @@ pub struct Beat {
     pub versions: VersionHash,
     /// The same over former lives only.
     pub former: VersionHash,
+    /// Records of former lives wait for blobs at the sender: gaps in what was seen may still close.
+    pub waits: bool,
     /// Sum of the sender's digest.
     pub digest: DigestSum,
     /// Over the secrets that the sender holds.

@@ -36,6 +36,7 @@ pub(super) struct LastBeat {
     pub(super) at: Mono,
     pub(super) versions: VersionHash,
     pub(super) former: VersionHash,
+    pub(super) waits: bool,
     pub(super) digest: DigestSum,
     /// How ours compared at that moment.
     pub(super) versions_agree: bool,

@@ -182,7 +182,7 @@ impl<S: Store> Replica<S> {
         }
         if now.mono >= self.syncs.periodic_due {
             self.syncs.periodic_due = self.jittered(now.mono, SYNC_PERIOD);
-            self.sync_with_someone(now);
+            self.sync_with_someone(now)?;
         }
         let due: Vec<_> = self.syncs.wanted.iter().filter(|(_, at)| **at <= now.mono).map(|(node, _)| *node).collect();
         for node in due {
@@ -196,11 +196,11 @@ impl<S: Store> Replica<S> {
     /// A random peer whose version vector was another at its last beat. While writes flow it always is: then only a
     /// node that has waited for some of them asks, and now and then one that does not know what it lacks. Afterwards
     /// only beats count that were sent after the writes.
-    fn sync_with_someone(&mut self, now: Now) {
+    fn sync_with_someone(&mut self, now: Now) -> Result<(), StoreError> {
         let is_behind = self.heads.is_behind_since(now.mono - SYNC_PERIOD);
         let is_active = now.mono < self.beats.last_activity() + SYNC_PERIOD + SYNC_PERIOD;
         if !is_behind && is_active && self.rng.random_range(0..SYNC_ANYWAY) > 0 {
-            return;
+            return Ok(());
         }
         let settled = match is_behind || is_active {
             true => Mono(0),
@@ -213,14 +213,18 @@ impl<S: Store> Replica<S> {
             .filter(|(_, peer)| peer.beat.is_some_and(|beat| beat.versions != own && beat.at >= settled))
             .map(|(node, _)| *node)
             .collect();
-        let differing = match differing.is_empty() && self.rng.random_range(0..SYNC_ANYWAY) == 0 {
-            true => self.holding_something_else(settled),
-            false => differing,
-        };
         if !differing.is_empty() {
             let chosen = differing[self.rng.random_range(0..differing.len())];
             self.syncs.want(chosen, now.mono);
+        } else if self.rng.random_range(0..SYNC_ANYWAY) == 0
+            && let holders = self.holding_something_else(settled)
+            && !holders.is_empty()
+        {
+            let chosen = holders[self.rng.random_range(0..holders.len())];
+            // What no version vector speaks of may be of a life that was folded since.
+            self.ask(chosen, true, now)?;
         }
+        Ok(())
     }
 
     /// Peers that had seen the same and held something else. Over the bound of intervals an entry is held that no

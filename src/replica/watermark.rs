@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::{Mono, Timestamp};
-use super::dot::NodeId;
+use super::dot::{NodeId, Origin};
 use super::limits::ROSTER_MAX;
 use super::message::Head;
 
@@ -88,6 +88,22 @@ impl Heads {
     /// More writes of these nodes have come.
     pub(super) fn recheck(&mut self, nodes: impl Iterator<Item = NodeId>) {
         self.unchecked.extend(nodes);
+    }
+
+    /// The lives that heads speak of which are not covered yet.
+    pub(super) fn awaited_lives(&self) -> impl Iterator<Item = Origin> {
+        let awaited = self.nodes.values().filter_map(|known| known.awaited.as_ref());
+        awaited.flat_map(|(head, _)| head.former.iter().chain(&head.life)).map(|(life, _)| *life)
+    }
+
+    /// Nothing more will come of these lives.
+    pub(super) fn release(&mut self, lives: &[Origin]) {
+        for (node, known) in &mut self.nodes {
+            let Some((head, _)) = &mut known.awaited else { continue };
+            head.former.retain(|(life, _)| !lives.contains(life));
+            head.life = head.life.filter(|(life, _)| !lives.contains(life));
+            self.unchecked.insert(*node);
+        }
     }
 
     /// Up to `count` heads to relay, none of them of `to`: others each time.

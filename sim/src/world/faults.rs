@@ -143,7 +143,10 @@ impl World {
                 }
             }
             FaultKind::Clock { clock } => {
-                targets.iter().for_each(|host| self.hosts[*host].clock.break_as(*clock, now_us));
+                for host in targets {
+                    self.hosts[host].clock.break_as(*clock, now_us);
+                    self.hosts[host].clock_was_wrong = true;
+                }
             }
             FaultKind::Leap { by } => {
                 self.now_us += by.0;

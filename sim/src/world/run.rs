@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use starling::replica::{BlobAddress, MemStore, NodeId, Replica, Sabotage, limits};
+use starling::replica::{BlobAddress, MemStore, Replica, Sabotage, limits};
 
 use super::World;
 use super::genesis::WARM_UP_US;
+use crate::host::Host;
 use crate::outcome::Outcome;
 use crate::scenario::Scenario;
 
@@ -270,9 +271,8 @@ impl World {
     /// Whether a replica waits for a blob that someone who runs holds whole. What only a directory held that was lost,
     /// or a node that has left, is waited for until a later write dominates it.
     fn waits_in_vain(&self, replica: &Replica<MemStore>) -> bool {
-        let is_held = |address, chunks| {
-            self.hosts.iter().any(|host| host.is_up() && host.image().holds_blob(address, chunks))
-        };
+        let is_held =
+            |address, chunks| self.hosts.iter().any(|host| host.is_up() && host.image().holds_blob(address, chunks));
         replica.waiting_for_blobs().any(|(key, entry)| {
             entry.blob().is_some_and(|blob| is_held(BlobAddress::of(key, blob.id), blob.chunks.len() as u32))
         })
@@ -283,8 +283,12 @@ impl World {
         for (number, host) in self.hosts.iter().enumerate() {
             if let Some(replica) = &host.replica {
                 let (hash, digest) = (replica.version_hash().to_string(), format!("{:x}", replica.digest().0));
-                let state =
-                    format!("seen {:.6} holds {:.6} waits for {} blobs", hash, digest, replica.waiting_for_blobs().count());
+                let state = format!(
+                    "seen {:.6} holds {:.6} waits for {} blobs",
+                    hash,
+                    digest,
+                    replica.waiting_for_blobs().count()
+                );
                 groups.entry(state).or_default().insert(number);
             }
         }
@@ -292,17 +296,16 @@ impl World {
         text.collect::<Vec<_>>().join("; ")
     }
 
-    /// Whether every node knows that it holds all that was written before the healing. Where a directory was put back, a
-    /// gap may be left in what a member wrote that nobody can fill: a watermark rather stands still than overstates.
-    /// Asked when all have seen the same, so that a gap of one is a gap of all.
+    /// Whether every node knows that it holds all that was written before the healing. Where someone waits for a blob that
+    /// was lost with a directory, a watermark rather stands still than overstates. And a node whose clock ran ahead and
+    /// whose directory no longer knows so says what others take for older than what they have heard, until its clock is
+    /// where the other one was.
     fn watermarks_passed(&self, healed_ms: u64) -> bool {
         let mut running = self.hosts.iter().filter_map(|host| host.replica.as_ref());
-        running.all(|replica| {
-            let members: BTreeSet<NodeId> = replica.roster().members().map(|(node, _)| node).collect();
-            let mut versions = replica.versions().iter();
-            let has_gap = versions.any(|(origin, seen)| members.contains(&origin.node) && !seen.is_gapless());
-            members.len() < 2 || has_gap || replica.watermark().ms() >= healed_ms
-        })
+        let has_forgotten = |host: &Host| host.clock_was_wrong && self.judge.is_forgetful(host.node);
+        self.hosts.iter().any(has_forgotten)
+            || running.clone().any(|replica| replica.waiting_for_blobs().count() > 0)
+            || running.all(|replica| replica.roster().members().count() < 2 || replica.watermark().ms() >= healed_ms)
     }
 }
 

@@ -86,14 +86,17 @@ fn messages() -> impl Strategy<Value = Message> {
             started: Timestamp(started),
             heard: Timestamp(heard)
         })),
-        (any::<u64>(), any::<u128>(), vec(heads(), 0..3)).prop_map(|(sent, sum, heads)| Message::Beat(Beat {
-            sent: Mono(sent),
-            versions: VersionHash::default(),
-            former: VersionHash::default(),
-            digest: DigestSum(sum),
-            secrets: SecretsHash(sum),
-            heads
-        })),
+        (any::<u64>(), any::<u128>(), any::<bool>(), vec(heads(), 0..3)).prop_map(|(sent, sum, waits, heads)| {
+            Message::Beat(Beat {
+                waits,
+                sent: Mono(sent),
+                versions: VersionHash::default(),
+                former: VersionHash::default(),
+                digest: DigestSum(sum),
+                secrets: SecretsHash(sum),
+                heads,
+            })
+        }),
         vec((any::<[u8; 16]>(), any::<u64>(), any::<u64>(), vec(any::<u8>(), 0..64)), 0..4).prop_map(|secrets| {
             let secrets = secrets.into_iter().map(|(owner, number, rank, bytes)| SharedSecret {
                 owner: NamespaceId(owner),
