@@ -11,9 +11,11 @@ use super::limits::{
 };
 use super::message::{Beat, Class, Echo, Head, Message};
 use super::peer::{LastBeat, Skew};
+use super::roster::Roster;
 use super::store::{Store, StoreError};
 use super::version::VersionHash;
-use super::watermark::News;
+use super::watermark::{Heads, News};
+use super::write::Life;
 use super::{Mono, Now, Replica};
 
 /// When the next beat is due, and what beats have shown of former lives.
@@ -183,16 +185,13 @@ impl<S: Store> Replica<S> {
         })
     }
 
-    /// A life is over when its node has another one, or is evicted.
     pub(super) fn settle_lives(&mut self) {
-        let (own, life, roster, heads) = (self.config.node, &self.life, &self.roster, &self.heads);
-        self.versions.settle(|origin| match origin.node == own {
-            true => life.is_none_or(|life| life.origin != origin),
-            false => {
-                roster.is_evicted(origin.node)
-                    || heads.get(origin.node).is_some_and(|head| head.life.is_none_or(|(life, _)| life != origin))
-            }
-        });
+        let (own, life, roster, heads) = (self.config.node, self.life, &self.roster, &self.heads);
+        self.versions.settle(|origin| is_over(origin, own, life, roster, heads));
+    }
+
+    fn is_former(&self, origin: Origin) -> bool {
+        is_over(origin, self.config.node, self.life, &self.roster, &self.heads)
     }
 
     fn look_at_former_lives(&mut self, now: Mono) {
@@ -239,6 +238,17 @@ impl<S: Store> Replica<S> {
             self.versions.fold(&mut self.store, origin);
             self.count("folded_lives");
             self.staged = true;
+        }
+    }
+}
+
+/// A life is over when its node has another one, or is evicted.
+fn is_over(origin: Origin, own: NodeId, life: Option<Life>, roster: &Roster, heads: &Heads) -> bool {
+    match origin.node == own {
+        true => life.is_none_or(|life| life.origin != origin),
+        false => {
+            roster.is_evicted(origin.node)
+                || heads.get(origin.node).is_some_and(|head| head.life.is_none_or(|(life, _)| life != origin))
         }
     }
 }

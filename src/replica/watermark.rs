@@ -92,14 +92,14 @@ impl Heads {
 
     /// The lives that heads speak of which are not covered yet.
     pub(super) fn awaited_lives(&self) -> impl Iterator<Item = Origin> {
-        let awaited = self.nodes.values().filter_map(|known| known.awaited.as_ref());
+        let awaited = self.nodes.values().filter_map(|known| known.awaited.as_deref());
         awaited.flat_map(|(head, _)| head.former.iter().chain(&head.life)).map(|(life, _)| *life)
     }
 
     /// Nothing more will come of these lives.
     pub(super) fn release(&mut self, lives: &[Origin]) {
         for (node, known) in &mut self.nodes {
-            let Some((head, _)) = &mut known.awaited else { continue };
+            let Some((head, _)) = known.awaited.as_deref_mut() else { continue };
             head.former.retain(|(life, _)| !lives.contains(life));
             head.life = head.life.filter(|(life, _)| !lives.contains(life));
             self.unchecked.insert(*node);
