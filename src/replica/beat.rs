@@ -214,7 +214,8 @@ impl<S: Store> Replica<S> {
         let former = self.beats.former;
         let awaited: Vec<Origin> = self.heads.awaited_lives().filter(|life| self.is_former(*life)).collect();
         let has_unfolded = former != self.versions.folded();
-        if !(has_unfolded || !awaited.is_empty()) || now < self.beats.former_since + self.config.bounds.fold_patience {
+        let is_settled = !has_unfolded && awaited.is_empty();
+        if is_settled || now < self.beats.former_since + self.config.bounds.fold_patience {
             return;
         }
         let own = self.config.node;
