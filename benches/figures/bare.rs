@@ -1,6 +1,7 @@
 //! What the figures are compared with: the same HTTP server with nothing behind it, the storage engine with nothing
 //! before it, and Redis if it is installed.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -18,26 +19,52 @@ use tokio::net::TcpListener;
 
 use crate::{key, value};
 
-/// A server that answers every request with `body`.
-pub async fn server(body: Bytes) -> SocketAddr {
+/// A server that answers every request with the same bytes, in a process of its own, as a node is. Gone when dropped.
+pub struct Bare {
+    process: Child,
+    pub address: SocketAddr,
+}
+
+impl Bare {
+    /// Runs this program again, which must then call [`serve`].
+    pub fn start() -> Self {
+        let program = std::env::current_exe().expect("this program");
+        let mut process = Command::new(program).arg(SERVE).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut line = String::new();
+        let output = process.stdout.as_mut().expect("its output");
+        BufReader::new(output).read_line(&mut line).expect("its address");
+        Self { process, address: line.trim().parse().expect("an address") }
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Tells this program to be the bare server.
+pub const SERVE: &str = "--serve";
+
+/// The bare server, for ever.
+pub async fn serve() {
+    let body: Bytes = value(1).into();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else { return };
-            let _ = stream.set_nodelay(true);
-            let body = body.clone();
-            tokio::spawn(async move {
-                let answer = service_fn(move |_: Request<hyper::body::Incoming>| {
-                    let response = Response::new(Full::new(body.clone()));
-                    async move { Ok::<_, std::convert::Infallible>(response) }
-                });
-                let builder = auto::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(TokioIo::new(stream), answer).await;
+    println!("{}", listener.local_addr().expect("an address"));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { return };
+        let _ = stream.set_nodelay(true);
+        let body = body.clone();
+        tokio::spawn(async move {
+            let answer = service_fn(move |_: Request<hyper::body::Incoming>| {
+                let response = Response::new(Full::new(body.clone()));
+                async move { Ok::<_, std::convert::Infallible>(response) }
             });
-        }
-    });
-    address
+            let builder = auto::Builder::new(TokioExecutor::new());
+            let _ = builder.serve_connection(TokioIo::new(stream), answer).await;
+        });
+    }
 }
 
 /// Puts per second of the storage engine alone: `writers` threads, each waiting for its write; one thread that
@@ -92,11 +119,12 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// `None` if Redis is not installed.
+    /// In a directory of its own: it would load what another left. `None` if Redis is not installed.
     pub async fn start(directory: &Path, fsync: &str) -> Option<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         drop(listener);
+        std::fs::create_dir(directory).expect("a new directory");
         let process = Command::new("redis-server")
             .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
             .args(["--appendfsync", fsync, "--dir"])

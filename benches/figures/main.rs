@@ -84,6 +84,9 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    if has(bare::SERVE) {
+        return runtime.block_on(bare::serve());
+    }
     let quick = has("--quick");
     let mut figures = Figures { rows: Vec::new(), quiet: has("--json") };
     runtime.block_on(run(&mut figures, quick));
@@ -123,7 +126,7 @@ async fn run(figures: &mut Figures, quick: bool) {
     );
     figures.add("  latency p50", puts.p50.as_secs_f64() * 1e3, "ms", None, None);
     figures.add("  latency p99", puts.p99.as_secs_f64() * 1e3, "ms", None, None);
-    if let Some(redis) = bare::Redis::start(directory.path(), "always").await {
+    if let Some(redis) = bare::Redis::start(&directory.path().join("redis-always"), "always").await {
         let set = load::run(redis.address, CONNECTIONS, time, redis_set(), resp).await;
         figures.add("  beside Redis, appendfsync always", puts.per_second, "/s", Some(("Redis", set.per_second)), None);
     }
@@ -139,8 +142,9 @@ async fn run(figures: &mut Figures, quick: bool) {
     // Reads.
     let count = 100_000 / scale;
     bulk(&node, &namespace, 0, count);
-    let bare = bare::server(value(1).into()).await;
-    let limit = load::run(bare, CONNECTIONS, time, get(&node, &namespace, 1), http).await;
+    let bare = bare::Bare::start();
+    let limit = load::run(bare.address, CONNECTIONS, time, get(&node, &namespace, 1), http).await;
+    drop(bare);
     for (name, keys) in [("hot gets through HTTP", 1), ("random gets through HTTP", count)] {
         let gets = load(&node, time, get(&node, &namespace, keys)).await;
         figures.add(
@@ -152,7 +156,7 @@ async fn run(figures: &mut Figures, quick: bool) {
         );
         figures.add("  latency p99", gets.p99.as_secs_f64() * 1e3, "ms", None, None);
     }
-    if let Some(redis) = bare::Redis::start(directory.path(), "no").await {
+    if let Some(redis) = bare::Redis::start(&directory.path().join("redis"), "no").await {
         load::run(redis.address, 1, Duration::from_millis(50), redis_set(), resp).await;
         let hot: Make = Arc::new(|_| b"*2\r\n$3\r\nGET\r\n$16\r\nkey-000000000000\r\n".to_vec());
         let redis_gets = load::run(redis.address, CONNECTIONS, time, hot, resp).await;

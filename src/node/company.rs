@@ -6,24 +6,21 @@ use std::time::Duration;
 use crate::replica::Mono;
 
 /// Longest that a turn waits for company.
-const PATIENCE_MAX: Mono = Mono::from_ms(1);
+const PATIENCE_MAX: Mono = Mono::from_ms(2);
 /// How long it naps before it looks again.
 pub(super) const NAP: Duration = Duration::from_micros(20);
 
-/// What the last turns were like.
+/// What the last turn was like that made writes durable.
 #[derive(Debug, Default)]
 pub(super) struct Company {
-    /// Writes of the last two turns that made some durable.
-    writes: [usize; 2],
-    /// How long the last one took to commit.
+    writers: usize,
     commit: Mono,
 }
 
 impl Company {
-    /// Writes to wait for: half of those that are about, so that the other half's commit and this half's way to and
-    /// from their clients go on at the same time.
+    /// Writes to wait for: whoever was answered comes back, and whoever waited then is here.
     pub(super) fn expected(&self) -> usize {
-        self.writes.iter().sum::<usize>() / 2
+        self.writers
     }
 
     /// How long: waiting must stay cheap beside what it saves.
@@ -31,10 +28,9 @@ impl Company {
         Mono(self.commit.0 / 2).min(PATIENCE_MAX)
     }
 
-    /// A turn made `writes` durable, which took that long.
-    pub(super) fn note(&mut self, writes: usize, commit: Mono) {
-        self.writes = [writes, self.writes[0]];
-        self.commit = commit;
+    /// A turn made `writes` durable, which took that long; meanwhile `waiting` others came.
+    pub(super) fn note(&mut self, writes: usize, waiting: usize, commit: Mono) {
+        *self = Self { writers: writes + waiting, commit };
     }
 }
 
@@ -43,16 +39,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_writes_alone_does_not_wait_and_a_crowd_waits_for_half_of_it() {
+    fn who_writes_alone_does_not_wait_and_in_a_crowd_all_are_waited_for_a_little() {
         let mut company = Company::default();
         assert_eq!((company.expected(), company.patience()), (0, Mono(0)));
-        company.note(1, Mono::from_ms(3));
-        company.note(1, Mono::from_ms(3));
-        assert!(company.expected() <= 1, "the one that is there is enough");
-        company.note(60, Mono(400));
-        company.note(4, Mono(400));
-        assert_eq!((company.expected(), company.patience()), (32, Mono(200)));
-        company.note(1, Mono::from_ms(50));
-        assert_eq!((company.expected(), company.patience()), (2, PATIENCE_MAX), "the crowd has gone");
+        company.note(1, 0, Mono::from_ms(3));
+        assert_eq!(company.expected(), 1, "the one that is there is enough");
+        company.note(40, 24, Mono(400));
+        assert_eq!((company.expected(), company.patience()), (64, Mono(200)));
+        company.note(1, 0, Mono::from_ms(50));
+        assert_eq!((company.expected(), company.patience()), (1, PATIENCE_MAX), "the crowd has gone");
     }
 }

@@ -213,7 +213,8 @@ impl Driver {
         }
         let before = self.clock.now().mono;
         self.replica.commit(now)?;
-        self.company.note(requests, self.clock.now().mono - before);
+        let took = self.clock.now().mono - before;
+        self.company.note(requests, self.mailbox.requests.len(), took);
         Ok(())
     }
 
