@@ -66,14 +66,15 @@ impl Api {
         let mut body = RequestBody::new(incoming, parts.headers.contains_key(EXPECT));
         let request_id = self.request_id();
         let api = self.in_session(from);
-        let (mut reply, error) = match api.dispatch(&parts, &mut body).await {
+        let route = route(parts.uri.path());
+        let (mut reply, error) = match api.dispatch(route, &parts, &mut body).await {
             Ok(reply) => (reply, None),
             Err(error) => {
                 body.drain().await;
                 (error.to_reply(&request_id), Some(error))
             }
         };
-        if let Route::Namespace { .. } | Route::Namespaces(_) | Route::Workers { .. } = route(parts.uri.path()) {
+        if let Route::Namespace { .. } | Route::Namespaces(_) | Route::Workers { .. } = route {
             session::mark(&api, &mut reply, error.as_ref()).await;
         }
         if parts.method == Method::HEAD {
@@ -85,15 +86,15 @@ impl Api {
         if let Some(pop) = &self.shared.pop {
             reply.headers_mut().insert(POP, pop.clone());
         }
-        self.observe(&parts, &reply, stopwatch.elapsed());
+        self.observe(route, &parts, &reply, stopwatch.elapsed());
         Ok(reply)
     }
 
     /// Counts a request, and logs it for whoever wants to see them all: failures of the node are logged as such.
-    fn observe(&self, parts: &Parts, reply: &Reply, took: Duration) {
+    fn observe(&self, route: Route<'_>, parts: &Parts, reply: &Reply, took: Duration) {
         let path = parts.uri.path();
         let status = reply.status().as_u16();
-        self.shared.operator.metrics().answered(route(path).label(), method_label(&parts.method), status, took);
+        self.shared.operator.metrics().answered(route.label(), method_label(&parts.method), status, took);
         let request_id = reply.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
         let (method, ms) = (parts.method.as_str(), took.as_secs_f64() * 1e3);
         tracing::debug!(request_id, method, path, status, ms, "request");
@@ -121,10 +122,9 @@ impl Api {
         }
     }
 
-    async fn dispatch(&self, parts: &Parts, body: &mut RequestBody) -> Result<Reply, RequestError> {
+    async fn dispatch(&self, route: Route<'_>, parts: &Parts, body: &mut RequestBody) -> Result<Reply, RequestError> {
         let path = parts.uri.path();
         let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
-        let route = route(path);
         match route {
             Route::Unknown => return Err(RequestError::no_route(path)),
             Route::Health | Route::Ready | Route::OpenApi if *method != Method::GET => {

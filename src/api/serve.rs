@@ -223,28 +223,25 @@ async fn connection(
         })
     };
     let stream = StallGuard::new(TokioIo::new(stream), WRITE_STALL_TIMEOUT);
-    let mut connection = pin!(server.serve_connection_with_upgrades(stream, service));
-    let mut first_request = pin!(sleep(HEADER_READ_TIMEOUT));
-    let mut is_watched = true;
-    loop {
-        tokio::select! {
-            // Broken connections and malformed requests are the client's affair; hyper answers what it can.
-            _ = connection.as_mut() => return,
-            changed = phase.changed() => {
-                match (changed, *phase.borrow_and_update()) {
-                    (Ok(()), Phase::Serving) => {}
-                    (Ok(()), Phase::Draining) => connection.as_mut().graceful_shutdown(),
-                    // `serve` itself was dropped, or has waited long enough.
-                    (Err(_), _) | (Ok(()), Phase::Closed) => return,
-                }
-            }
-            // hyper's own time-out starts once it knows the HTTP version.
-            () = first_request.as_mut(), if is_watched => {
-                if !has_asked.load(Ordering::Relaxed) {
-                    return;
-                }
-                is_watched = false;
-            }
+    let mut connection = pin!(server.serve_connection(stream, service));
+    // hyper's own time-out starts once it knows the HTTP version.
+    let first_request = async {
+        sleep(HEADER_READ_TIMEOUT).await;
+        if has_asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
         }
+    };
+    // `serve` itself was dropped, or drains, or has waited long enough.
+    let end = async { drop(phase.wait_for(|phase| *phase != Phase::Serving).await) };
+    tokio::select! {
+        biased;
+        // Broken connections and malformed requests are the client's affair; hyper answers what it can.
+        _ = connection.as_mut() => return,
+        () = first_request => return,
+        () = end => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        _ = connection => {}
+        _ = phase.wait_for(|phase| *phase == Phase::Closed) => {}
     }
 }
