@@ -54,8 +54,15 @@ impl Subject {
         let namespace = node.kv().create_namespace(account, "bench").await.expect("a namespace").id;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let api =
-            ApiConfig { dev: false, pop: None, node: "bench".into(), account, tls: None, failures: Arc::default() };
+        let api = ApiConfig {
+            dev: false,
+            pop: None,
+            node: "bench".into(),
+            account,
+            workers_url: None,
+            tls: None,
+            failures: Arc::default(),
+        };
         let (kv, operator) = (node.kv().clone(), Operator::new(&node, None, Durability::Os));
         tokio::spawn(api::serve(listener, kv.clone(), operator, Workers::new(kv), api, std::future::pending()));
         Self { node, _place: (data, directory), address, account: account.to_string(), namespace }

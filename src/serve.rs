@@ -132,7 +132,7 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
     banner(&Started {
         api,
         bindings: bindings.as_ref().map(binding::Listener::shown),
-        workers: workers_url,
+        workers: workers_url.clone(),
         gossip: node.gossip(),
         node: node.id().to_string(),
         name: node.name().to_owned(),
@@ -158,6 +158,7 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
         pop: config.pop,
         node: node.name().to_owned(),
         account: node.account(),
+        workers_url,
         tls,
         failures,
     };

@@ -64,6 +64,8 @@ pub struct ApiConfig {
     pub node: String,
     /// The account that clients are told about in dev mode.
     pub account: AccountId,
+    /// Where requests for Workers arrive, if they do here.
+    pub workers_url: Option<String>,
     /// Serves HTTPS with this certificate, and nothing else.
     pub tls: Option<Arc<ServerTls>>,
     /// Failed logins, at the other listeners too.

@@ -271,10 +271,12 @@ def run(report, flock, home):
         shown = odd.run("deploy", ok=False)
         assert "KV namespace '0123456789abcdef0123456789abcdef' not found" in shown, shown
 
-    with case("tail: connects and leaves"):
+    with case("tail: connects, stays connected, and leaves"):
         tail = Tail(hello)
         try:
             tail.until("Connected to hello", within_secs=60)
+            lost = tail.hears("lost", within_secs=3)
+            assert not lost, tail.shown.decode(errors="replace")
         finally:
             tail.stop()
         eventually(lambda: _none(at(first, "scripts/hello/tails")))
@@ -320,14 +322,21 @@ class Tail:
         )
         self.shown = b""
 
-    def until(self, text, within_secs):
+    def hears(self, text, within_secs):
+        """Whether it says so in time."""
         deadline = time.monotonic() + within_secs
         while text.encode() not in self.shown:
             left = deadline - time.monotonic()
             ready, _, _ = select.select([self.process.stdout], [], [], max(0, left))
             read = os.read(self.process.stdout.fileno(), 65536) if ready else b""
-            assert read, f"wrangler tail did not say {text!r}: {self.shown.decode(errors='replace')}"
+            if not read:
+                return False
             self.shown += read
+        return True
+
+    def until(self, text, within_secs):
+        heard = self.hears(text, within_secs)
+        assert heard, f"wrangler tail did not say {text!r}: {self.shown.decode(errors='replace')}"
 
     def stop(self):
         if self.process.poll() is None:

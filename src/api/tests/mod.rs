@@ -86,6 +86,7 @@ impl Server {
             pop: Some("lhr".into()),
             node: "n1".into(),
             account: ACCOUNT,
+            workers_url: None,
             tls: None,
             failures: Arc::default(),
         };
@@ -122,6 +123,7 @@ impl Server {
             pop: None,
             node: "n1".into(),
             account: ACCOUNT,
+            workers_url: None,
             tls: Some(Arc::new(tls)),
             failures: Arc::default(),
         };

@@ -371,6 +371,8 @@ async fn a_tail_tells_what_happens_until_it_is_deleted() {
     // The example of RFC 6455.
     assert!(head.starts_with("http/1.1 101") && head.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
     assert!(head.contains("sec-websocket-protocol: trace-v1"), "{head}");
+    // wrangler's first frame, which is not masked.
+    stream.write_all(b"\x81\x0f{\"debug\":false}").await.expect("sent");
     let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
     let script = ScriptId { account: ACCOUNT, script: "s".into() };
     let tails = server.workers.tails().clone();

@@ -190,7 +190,7 @@ pub(super) async fn resource(call: &Call<'_>, name: &str) -> Result<Reply, Reque
         "subdomain": {
             "enabled": place.workers_dev,
             "previews_enabled": place.previews,
-            "url": shown::own_url(name),
+            "url": shown::own_url(call, name).await?,
         },
         "observability": observability,
         "logpush": settings.get("logpush").and_then(Json::as_bool).unwrap_or(false),

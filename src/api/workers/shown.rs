@@ -2,17 +2,25 @@
 
 use serde_json::{Value as Json, json};
 
+use super::super::error::RequestError;
 use super::super::timestamp::rfc3339;
-use super::{bindings, object};
+use super::{Call, bindings, object};
 use crate::worker::Syntax;
 use crate::worker::catalog::{Deployment, Script, Version};
 
 /// Where scripts are served at their own names.
 const LOCAL_DOMAIN: &str = "workers.localhost";
 
-/// The address of a script's own.
-pub(super) fn own_url(name: &str) -> String {
-    format!("http://{name}.{LOCAL_DOMAIN}")
+/// The address of a script's own: those of the first account have short names.
+pub(super) async fn own_url(call: &Call<'_>, name: &str) -> Result<String, RequestError> {
+    let config = &call.api.shared.config;
+    let (scheme, rest) = config.workers_url.as_deref().and_then(|url| url.split_once("://")).unwrap_or(("http", ""));
+    let port = rest.rsplit_once(':').map_or(String::new(), |(_, port)| format!(":{port}"));
+    let label = match call.account == config.account {
+        true => String::new(),
+        false => format!(".{}", call.workers.subdomain(call.account).await?),
+    };
+    Ok(format!("{scheme}://{name}{label}.{LOCAL_DOMAIN}{port}"))
 }
 
 /// Adds the fields of one object to another.

@@ -172,8 +172,11 @@ pub(crate) fn connect(api: &Api, id: &str, secret: &str, parts: &Parts) -> Resul
     let sampler = api.kv.clone();
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
-        let config =
-            WebSocketConfig::default().max_message_size(Some(MESSAGE_LEN_MAX)).max_frame_size(Some(MESSAGE_LEN_MAX));
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MESSAGE_LEN_MAX))
+            .max_frame_size(Some(MESSAGE_LEN_MAX))
+            // wrangler masks nothing.
+            .accept_unmasked_frames(true);
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
         let random = move || u128::from_be_bytes(sampler.random_id()) as f64 / u128::MAX as f64;
         follow(socket, tail, &filters, over, life, &shared, random).await;
