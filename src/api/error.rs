@@ -122,6 +122,8 @@ pub(crate) enum RequestError {
     NotDeployed,
     #[error("This node has as many tails as there can be: close one, or use another node.")]
     TooManyTails,
+    #[error("There is no such tail at this node: it was deleted, has expired, or was begun at another.")]
+    TailNotFound,
     /// Whatever the store refused for a reason of its own. After `Storage` the write may or may not have been kept.
     #[error("{0}")]
     Kv(KvError),
@@ -217,6 +219,7 @@ impl RequestError {
             Self::ServiceNotFound => (StatusCode::NOT_FOUND, 10090),
             Self::Upload(_) => (StatusCode::BAD_REQUEST, 10021),
             Self::NotDeployed => (StatusCode::BAD_REQUEST, 10215),
+            Self::TailNotFound => (StatusCode::NOT_FOUND, 10058),
             Self::TooManyTails => (StatusCode::TOO_MANY_REQUESTS, 10057),
         }
     }

@@ -140,7 +140,7 @@ fn filled(path: &str, account: &str, namespace: &str) -> String {
         ("{version_id}", "v"),
         ("{deployment_id}", "d"),
         ("{tail_id}", "t"),
-        ("{zone_id}", "z"),
+        ("{zone_id}", "00000000000000000000000000000000"),
         ("{route_id}", "r"),
     ];
     let path = values.into_iter().fold(path.to_owned(), |path, (name, value)| path.replace(name, value));

@@ -282,7 +282,7 @@ async fn who_may_deploy_may_see_and_who_may_read_may_see_only() {
         let zone = server
             .call(
                 "POST",
-                "/client/v4/zones/z/workers/routes",
+                "/client/v4/zones/00000000000000000000000000000000/workers/routes",
                 &format!("Authorization: Bearer {token}\r\n"),
                 br#"{"pattern":"a.example/*","script":"s"}"#,
             )

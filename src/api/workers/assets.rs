@@ -60,7 +60,7 @@ pub(crate) async fn upload(
     parts: &Parts,
     body: &mut RequestBody,
 ) -> Result<Reply, RequestError> {
-    let token = bearer(&parts.headers).ok_or(RequestError::MissingCredentials)?;
+    let token = bearer(&parts.headers).ok_or(WorkerError::NoSession)?;
     let account: AccountId = api.account_named(account).ok_or(RequestError::Unauthenticated)?;
     let workers = api.shared.workers.in_session(&api.kv);
     // Before anything is read: a body is no small thing.

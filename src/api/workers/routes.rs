@@ -31,6 +31,12 @@ fn is_in(route: &Route, id: &str) -> bool {
     route.zone == id || zone_id(&route.zone) == id
 }
 
+/// Clients may make up an id, but one that has the form.
+fn check_zone(id: &str) -> Result<(), RequestError> {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if id.len() == 32 && id.bytes().all(is_digit) { Ok(()) } else { Err(RequestError::no_route(id)) }
+}
+
 fn hex(id: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(id))
 }
@@ -69,6 +75,7 @@ pub(crate) async fn zones(call: Call<'_>) -> Result<Reply, RequestError> {
 }
 
 pub(crate) async fn zone(call: Call<'_>, id: &str) -> Result<Reply, RequestError> {
+    check_zone(id)?;
     let routes = call.workers.routes(call.account).await?;
     match routes.iter().find(|route| is_in(route, id)) {
         Some(route) => envelope::result(shown_zone(&call, &route.zone)),
@@ -82,6 +89,7 @@ pub(crate) async fn zone_routes(
     method: &Method,
     body: &mut RequestBody,
 ) -> Result<Reply, RequestError> {
+    check_zone(zone)?;
     match method.as_str() {
         "GET" => {
             may_see(&call)?;
@@ -116,6 +124,7 @@ pub(crate) async fn zone_route(
     method: &Method,
     body: &mut RequestBody,
 ) -> Result<Reply, RequestError> {
+    check_zone(zone)?;
     let routes = call.workers.routes(call.account).await?;
     let route = routes.into_iter().find(|route| hex(route.id) == id && is_in(route, zone));
     let route = route.ok_or(WorkerError::RouteNotFound);

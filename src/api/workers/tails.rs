@@ -126,9 +126,10 @@ pub(super) async fn create(call: &Call<'_>, name: &str, body: &mut RequestBody) 
 pub(super) async fn delete(call: &Call<'_>, name: &str, tail: &str) -> Result<Reply, RequestError> {
     let id = call.id(name);
     let mut held = call.api.shared.tails.held();
-    if held.get(tail).is_some_and(|grant| grant.script == id) {
-        held.remove(tail);
-    }
+    match held.get(tail).is_some_and(|grant| grant.script == id) {
+        true => held.remove(tail),
+        false => return Err(RequestError::TailNotFound),
+    };
     Ok(envelope::empty())
 }
 
