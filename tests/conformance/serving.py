@@ -4,8 +4,10 @@ import argparse
 import base64
 import collections
 import concurrent.futures
+import hashlib
 import http.client
 import json
+import mimetypes
 import os
 import pathlib
 import shutil
@@ -276,6 +278,43 @@ def requests(report, node, visitor, elsewhere, namespace):
         assert node.call("GET", value)[2] == b"3622939"
         assert "x-louder-bell" not in visitor.ask("babbage", "/?int=2303")[1]
         assert visitor.ask("babbage", "/?int=0")[0] == 400
+    with case("static assets: first where a file matches, through env.ASSETS, and a page for what is missing"):
+        files = {"/index.html": b"<h1>home</h1>", "/about.html": b"about", "/404.html": b"nothing here", "/a.css": b"a{}"}
+        hashes = {path: hashlib.sha256(body).hexdigest()[:32] for path, body in files.items()}
+        manifest = {path: {"hash": hashes[path], "size": len(body)} for path, body in files.items()}
+        sessions = f"/accounts/{node.account}/workers/scripts/site/assets-upload-session"
+        begun = json.loads(node.call("POST", sessions, json.dumps({"manifest": manifest}).encode())[2])["result"]
+        token = begun["jwt"]
+        for bucket in begun["buckets"]:
+            form = [
+                f'--b\r\nContent-Disposition: form-data; name="{hash}"; filename="{hash}"\r\nContent-Type: '
+                f'{mimetypes.guess_type(path)[0]}\r\n\r\n{base64.b64encode(files[path]).decode()}\r\n'
+                for path, hash in hashes.items() if hash in bucket
+            ]
+            headers = {"Content-Type": "multipart/form-data; boundary=b", "Authorization": f"Bearer {token}"}
+            answer = node.call("POST", f"/accounts/{node.account}/workers/assets/upload?base64=true", ("".join(form) + "--b--\r\n").encode(), headers)
+            token = (json.loads(answer[2])["result"] or {}).get("jwt") or token
+        code = (
+            "export default { async fetch(request, env) { const url = new URL(request.url);"
+            " if (url.pathname === '/script') return new Response('script');"
+            " if (url.pathname === '/indirect') return env.ASSETS.fetch(new URL('/about', url));"
+            " return env.ASSETS.fetch(request); } };"
+        )
+        metadata = {
+            "main_module": "worker.mjs", "compatibility_date": DATE, "bindings": [{"type": "assets", "name": "ASSETS"}],
+            "assets": {"jwt": token, "config": {"not_found_handling": "404-page"}},
+        }
+        send(node, "site", metadata, [("worker.mjs", "application/javascript+module", code)])
+        until(lambda: visitor.ask("site")[0] == 200)
+        status, headers, body = visitor.ask("site")
+        assert body == b"<h1>home</h1>" and headers["content-type"].startswith("text/html"), (headers, body)
+        assert visitor.ask("site", headers={"If-None-Match": headers["etag"]})[0] == 304
+        assert visitor.text("site", "/a.css") == "a{}" and visitor.text("site", "/script") == "script"
+        assert visitor.text("site", "/indirect") == "about"
+        status, headers, _ = visitor.ask("site", "/about.html")
+        assert (status, headers["location"]) == (307, "/about"), (status, headers)
+        status, _, body = visitor.ask("site", "/missing/page")
+        assert (status, body) == (404, b"nothing here"), (status, body)
     with case("unknown hosts and the list of scripts"):
         assert visitor.ask("nobody")[0] == 404
         listed = visitor.ask(None, host="localhost")[2].decode()
