@@ -25,7 +25,7 @@ def wrk(visitor, script, connections, secs):
     said = subprocess.run([*command, f"http://127.0.0.1:{visitor.port}/"], capture_output=True, text=True, check=True).stdout
     find = lambda pattern: re.search(pattern, said)[1]
     assert "Non-2xx" not in said, said
-    return find(r"Requests/sec:\s+(\S+)"), find(r"50%\s+(\S+)"), find(r"99%\s+(\S+)")
+    return find(r"Requests/sec:\s+(\S+)"), find(r"\n +50% +(\S+)"), find(r"\n +99% +(\S+)")
 
 
 def main():
