@@ -3,7 +3,10 @@
 
 mod acknowledged;
 mod bounds;
+mod clocks;
 mod converged;
+mod evictions;
+mod expiry;
 mod ledger;
 mod markers;
 mod peers;
@@ -132,6 +135,9 @@ impl Judge {
             Box::new(watermark::Watermark::default()),
             Box::new(bounds::Bounded { bounds, turn: 0 }),
             Box::new(peers::PeersBehave),
+            Box::new(clocks::ClocksStay),
+            Box::new(expiry::KeptUntilExpired),
+            Box::new(evictions::EvictionsStay),
             Box::new(converged::Converged::default()),
         ];
         Self { ledger, checkers, violations: Vec::new() }

@@ -74,8 +74,12 @@ impl Peer {
     /// A round trip was measured; the wall clock there was read `wall_ms`.
     pub(super) fn measured(&mut self, sent: Mono, now: Mono, wall_ms: u64, own_wall_ms: u64, offsets: &mut Offsets) {
         let rtt_us = now.since(sent);
-        let halfway = wall_ms as i64 + (rtt_us / 2000) as i64;
-        let offset_ms = halfway - own_wall_ms as i64;
+        let half_ms = (rtt_us / 2000) as i64;
+        let halfway_ms = wall_ms as i64 + half_ms - own_wall_ms as i64;
+        // One way may have taken all of the time. Of a trip that took long only what is certain counts, or a peer that
+        // was slow to hear would move this node's clock by seconds.
+        let doubt_ms = (half_ms - CLOCK_SKEW_MS_MAX as i64).max(0);
+        let offset_ms = halfway_ms.signum() * (halfway_ms.abs() - doubt_ms).max(0);
         offsets.replace(self.offset_ms.replace(offset_ms), Some(offset_ms));
         // Smoothed as in RFC 6298, the first sample taken whole.
         self.rtt_us = Some(self.rtt_us.map_or(rtt_us, |rtt| (7 * rtt + rtt_us) / 8));
@@ -234,6 +238,17 @@ mod tests {
         assert_eq!(skew_of(&[100, 200]).corrected(1_000), 1_000);
         let one_wrong = skew_of(&[-130_000, 3]);
         assert!(!one_wrong.is_alarming() && !one_wrong.refuses_writes());
+    }
+
+    #[test]
+    fn a_peer_that_was_slow_to_hear_moves_no_clock() {
+        let (mut peer, mut offsets) = (Peer::new(1), Offsets::default());
+        // Its clock is right; the beat took 17 seconds to reach it, the echo none.
+        peer.measured(Mono::from_ms(0), Mono::from_ms(17_000), 117_000, 117_000, &mut offsets);
+        assert!(peer.offset_ms.is_some_and(|offset_ms| offset_ms <= CLOCK_SKEW_MS_MAX as i64), "{:?}", peer.offset_ms);
+        // An hour is an hour all the same, give or take the trip.
+        peer.measured(Mono::from_ms(0), Mono::from_ms(17_000), 3_717_000, 117_000, &mut offsets);
+        assert!(peer.offset_ms.is_some_and(|offset_ms| offset_ms > 3_590_000), "{:?}", peer.offset_ms);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) enum Client {
     /// A writer.
     Write { key: Key, acks: Option<usize>, read_at: Option<usize> },
     /// A writer whose write is accepted.
-    Acks { key: Key, dot: Dot },
+    Acks { key: Key, dot: Dot, nodes: usize },
     /// A reader with a bookmark.
     Read { key: Key, dot: Dot, asked_us: u64 },
     /// A node that will leave once others have what it wrote, or when its patience ends.
@@ -157,7 +157,7 @@ impl World {
                 if let Some(nodes) = acks {
                     let level = if nodes == 0 { AckLevel::All } else { AckLevel::Nodes(nodes) };
                     let request = Request::AwaitAcks { dot, level, patience_ms: PATIENCE_MS };
-                    self.ask(host, request, Client::Acks { key: key.clone(), dot });
+                    self.ask(host, request, Client::Acks { key: key.clone(), dot, nodes });
                 }
                 if let Some(reader) = read_at {
                     let reader = reader % self.hosts.len();
@@ -172,7 +172,13 @@ impl World {
                     self.judge.found("refusals", self.now_us, || format!("host {host} calls a key frozen"));
                 }
             }
-            (Client::Acks { key, dot }, Reply::Acknowledged(nodes) | Reply::TimedOut(nodes)) => {
+            (Client::Acks { key, dot, nodes: wanted }, reply @ (Reply::Acknowledged(_) | Reply::TimedOut(_))) => {
+                let is_enough = matches!(reply, Reply::Acknowledged(_));
+                let (Reply::Acknowledged(nodes) | Reply::TimedOut(nodes)) = reply else { return };
+                if is_enough && nodes.len() < wanted {
+                    let why = format!("host {host}: {dot} is acknowledged by {} nodes of {wanted}", nodes.len());
+                    self.judge.found("acknowledged", self.now_us, || why);
+                }
                 self.judge.acknowledged(host, &key, dot, &nodes, &self.hosts, self.now_us);
                 self.watch.acknowledged(host, dot, &nodes, self.now_us);
             }
