@@ -223,7 +223,7 @@ async fn connection(
         })
     };
     let stream = StallGuard::new(TokioIo::new(stream), WRITE_STALL_TIMEOUT);
-    let mut connection = pin!(server.serve_connection(stream, service));
+    let mut connection = pin!(server.serve_connection_with_upgrades(stream, service));
     // hyper's own time-out starts once it knows the HTTP version.
     let first_request = async {
         sleep(HEADER_READ_TIMEOUT).await;
