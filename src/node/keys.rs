@@ -4,8 +4,8 @@
 //! seals its keyring with the new cluster key, tells the others, and forgets the old key once all have.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, watch};
@@ -54,6 +54,9 @@ pub struct Keys {
     /// Keys were destroyed by a client of this node.
     shred: Arc<Notify>,
     shred_asked_ms: AtomicU64,
+    /// Held while the source of the cluster key is read and written, by a command or by what tends keys: neither may
+    /// undo what the other does, or the key that the keyring is sealed with would be in no file.
+    source: Arc<std::sync::Mutex<()>>,
 }
 
 /// What a node's keys are, for people.
@@ -82,8 +85,8 @@ impl Keys {
         shred: Arc<Notify>,
     ) -> Arc<Self> {
         let keyring = Arc::clone(&membership.keyring);
-        let (membership, shred_asked_ms) = (Mutex::new(membership), AtomicU64::new(0));
-        Arc::new(Self { keyring, kv, net, node, membership, directory, members, alarms, shred, shred_asked_ms })
+        let (membership, shred_asked_ms, source) = (Mutex::new(membership), AtomicU64::new(0), Arc::default());
+        Arc::new(Self { keyring, kv, net, node, membership, directory, members, alarms, shred, shred_asked_ms, source })
     }
 
     /// Goes on for the life of the node.
@@ -137,7 +140,7 @@ impl Keys {
     /// Seals the keyring with the key that everyone should use, once the source gives it.
     async fn relock(&self, wanted: &ClusterKey) -> Result<(), RotateError> {
         let (keyring, wanted) = (Arc::clone(&self.keyring), wanted.clone());
-        blocking(move || {
+        self.at_source(move || {
             let source = keyring.source();
             let mut given = source.read()?.unwrap_or_default();
             if !given.contains(&wanted) {
@@ -157,9 +160,10 @@ impl Keys {
 
     async fn forget_others(&self, wanted: &ClusterKey) -> Result<(), RotateError> {
         let (keyring, wanted) = (Arc::clone(&self.keyring), wanted.clone());
-        blocking(move || {
+        self.at_source(move || {
             let given = keyring.source().read()?.unwrap_or_default();
-            if given.len() > 1 && given.contains(&wanted) {
+            let is_used = keyring.cluster_keys() == (wanted.clone(), wanted.clone());
+            if is_used && given.len() > 1 && given.contains(&wanted) {
                 keyring.source().write(std::slice::from_ref(&wanted))?;
                 tracing::info!("former cluster keys are forgotten");
             }
@@ -185,7 +189,7 @@ impl Keys {
     /// Makes another cluster key, or takes the one that the operator has put in front, and has every member use it.
     pub async fn rotate_cluster(&self) -> Result<KeyId, RotateError> {
         let keyring = Arc::clone(&self.keyring);
-        let secret = blocking(move || {
+        let rotated = self.at_source(move || {
             let source = keyring.source();
             let (current, _) = keyring.cluster_keys();
             let mut given = source.read()?.unwrap_or_default();
@@ -200,9 +204,8 @@ impl Keys {
                 _ => return Ok(Err(source.to_string())),
             };
             keyring.secret(NamespaceId::CLUSTER, new.bytes()).map(Ok)
-        })
-        .await?
-        .map_err(RotateError::NoNewKey)?;
+        });
+        let secret = rotated.await?.map_err(RotateError::NoNewKey)?;
         let id = ClusterKey::from_secret(&secret).map(|key| key.id());
         self.kv.share_secret(secret).await?;
         let (wanted, lock) = self.keyring.cluster_keys();
@@ -247,6 +250,19 @@ impl Keys {
         Ok(())
     }
 
+    /// Does what waits for files, alone.
+    async fn at_source<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, KeyError> + Send + 'static,
+    ) -> Result<T, RotateError> {
+        let source = Arc::clone(&self.source);
+        let done = tokio::task::spawn_blocking(move || {
+            let _alone = source.lock().unwrap_or_else(PoisonError::into_inner);
+            work()
+        });
+        Ok(done.await.map_err(|error| KeyError::Write(error.to_string()))??)
+    }
+
     /// How keys stand.
     pub async fn status(&self) -> Result<KeyStatus, RotateError> {
         let told = self.kv.locks()?;
@@ -255,11 +271,4 @@ impl Keys {
         let (summary, must_shred) = (self.keyring.summary(), self.keyring.must_shred());
         Ok(KeyStatus { summary, members, must_shred, certificate_until_secs })
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, KeyError> + Send + 'static,
-) -> Result<T, RotateError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|error| KeyError::Write(error.to_string()))??)
 }

@@ -318,6 +318,27 @@ async fn keys_are_rotated_while_nodes_serve_and_one_is_away() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rotations_at_one_moment_do_not_disturb_each_other() {
+    let mut a = Place::new();
+    a.start(a.config()).await.unwrap();
+    let namespace = a.node().kv().create_namespace(AccountId([1; 16]), TITLE).await.unwrap().id;
+    a.write(namespace, "k", VALUE).await;
+    for round in 0..30 {
+        let keys = [Arc::clone(a.node().keys()), Arc::clone(a.node().keys())];
+        let rotations = keys.map(|keys| tokio::spawn(async move { keys.rotate_cluster().await }));
+        for rotation in rotations {
+            rotation.await.unwrap().unwrap_or_else(|error| panic!("round {round}: {error}"));
+        }
+        let (used, given) = (a.node().keyring().summary().sealed_with, KeySource::File(a.key_file()).read());
+        assert!(given.unwrap().unwrap().iter().any(|key| key.id() == used), "round {round}: the key in use is kept");
+    }
+    a.stop().await;
+    a.start(a.config()).await.unwrap();
+    assert_eq!(a.read(namespace, "k").await.unwrap().unwrap(), VALUE);
+    a.stop().await;
+}
+
 #[tokio::test]
 async fn a_node_without_its_key_or_of_before_encryption_says_so() {
     let mut a = Place::new();

@@ -190,8 +190,9 @@ async fn keys_are_shown_by_their_ids_and_a_lone_node_verifies_with_nobody() {
     let before = server.operate(TOKEN, "GET", "/keys", json!({})).await.json();
     let rotated = server.operate(TOKEN, "POST", "/keys/rotate", json!({ "what": "cluster" })).await.json();
     let after = server.operate(TOKEN, "GET", "/keys", json!({})).await.json();
-    assert_ne!(before["cluster_key"], after["cluster_key"]);
-    assert_eq!((&after["cluster_key"], &after["sealed_with"]), (&rotated["cluster_key"], &rotated["cluster_key"]));
+    assert_ne!(before["cluster_key"], after["cluster_key"], "{rotated}");
+    let new = &rotated["cluster_key"];
+    assert_eq!((&after["cluster_key"], &after["sealed_with"]), (new, new), "{rotated}");
     assert_eq!(server.operate(TOKEN, "POST", "/keys/rotate", json!({ "what": "x" })).await.status, 400);
     assert_eq!(server.operate(TOKEN, "POST", "/verify", json!({})).await.status, 409);
     assert_eq!(server.operate(TOKEN, "POST", "/verify", json!({ "peer": "nobody" })).await.status, 409);
