@@ -46,7 +46,7 @@ impl Authorize for TokenHolder {
         })?;
         let namespace = stated(headers)?;
         caller.require(scope, Some(namespace))?;
-        kv.namespace(caller.home(), namespace).map_err(|_| RequestError::BindingNamespace(NAMESPACE_MISSING))?;
+        kv.check_owner(caller.home(), namespace).map_err(|_| RequestError::BindingNamespace(NAMESPACE_MISSING))?;
         Ok(namespace)
     }
 }

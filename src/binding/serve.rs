@@ -40,7 +40,8 @@ enum Accepted {
     Unix(UnixStream),
 }
 
-/// Serves bindings on `listener`, over so many connections at a time, until `shutdown` completes, then lets requests in flight finish for up to 5 s.
+/// Serves bindings on `listener`, over so many connections at a time, until `shutdown` completes, then lets requests
+/// in flight finish for up to 5 s.
 pub(crate) async fn serve(
     listener: Listener,
     kv: Kv,

@@ -57,8 +57,8 @@ pub struct Driver {
     next_ticket: Ticket,
     disk: Disk,
     company: Company,
-    /// Requests of this turn.
-    requests: usize,
+    /// Of this turn.
+    writes: usize,
 }
 
 /// The last alarms, for people.
@@ -134,7 +134,7 @@ impl Driver {
             next_ticket: 0,
             disk,
             company: Company::default(),
-            requests: 0,
+            writes: 0,
         };
         driver.publish_roster();
         Ok((driver, view))
@@ -197,9 +197,8 @@ impl Driver {
         if !self.replica.wants_sync() {
             return Ok(());
         }
-        while self.requests < self.company.expected()
-            && self.clock.now().mono.since(now.mono) < self.company.patience().0
-        {
+        let (expected, patience) = (self.company.expected().min(TURN_INPUTS_MAX), self.company.patience());
+        while self.writes < expected && self.clock.now().mono.since(now.mono) < patience.0 {
             thread::sleep(NAP);
             self.take_waiting(now, permits)?;
         }
@@ -207,14 +206,14 @@ impl Driver {
     }
 
     fn commit(&mut self, now: Now) -> Result<(), StoreError> {
-        let requests = std::mem::take(&mut self.requests);
+        let writes = std::mem::take(&mut self.writes);
         if !self.replica.wants_sync() {
             return self.replica.commit(now);
         }
         let before = self.clock.now().mono;
         self.replica.commit(now)?;
         let took = self.clock.now().mono - before;
-        self.company.note(requests, self.mailbox.requests.len(), took);
+        self.company.note(writes, self.mailbox.requests.len(), took);
         Ok(())
     }
 
@@ -238,7 +237,7 @@ impl Driver {
         let input = match wake {
             Wake::Request((request, sender)) => {
                 self.next_ticket += 1;
-                self.requests += 1;
+                self.writes += usize::from(matches!(request, Request::Write { .. }));
                 self.waiting.insert(self.next_ticket, sender);
                 Input::Request { ticket: self.next_ticket, request }
             }

@@ -401,7 +401,8 @@ impl Store for FjallStore {
 
     fn commit(&mut self, sync: bool) -> Result<u64, StoreError> {
         let staged = std::mem::take(&mut self.staged);
-        let (is_system, is_worker) = (staged.touches_system(), staged.touches_workers());
+        let is_system = staged.touches_system();
+        let is_worker = is_system && staged.touches_workers();
         self.tables.check()?;
         let stopwatch = Stopwatch::start();
         self.write(staged, sync).map_err(|error| self.tables.fail(error))?;
