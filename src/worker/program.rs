@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::assets::Assets;
 use crate::kv::{AccountId, NamespaceId};
@@ -58,8 +59,8 @@ pub struct Module {
     pub body: Bytes,
 }
 
-/// What importing a module gives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What importing a module gives. Replicated by its place here: further kinds come last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ModuleKind {
     /// An ES module, or the code of a service worker.
     JavaScript,

@@ -85,6 +85,20 @@ class Load:
         return max(took for all in self.told.values() for _, took in all)
 
 
+def websocket(stream, host, path, more=""):
+    """Asks for a WebSocket; what reads its frames."""
+    key = base64.b64encode(os.urandom(16)).decode()
+    stream.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{more}\r\n".encode()
+    )
+    reader = stream.makefile("rb")
+    assert b" 101 " in reader.readline()
+    while reader.readline().strip():
+        pass
+    return reader
+
+
 def upload(node, script, code=WORKER, bindings=(), **more):
     """Deploys a script of one module."""
     metadata = {"main_module": "worker.mjs", "compatibility_date": DATE, "bindings": list(bindings), **more}
@@ -208,15 +222,7 @@ def requests(report, node, visitor, elsewhere, namespace):
         assert (status, headers["x-a"], headers["set-cookie"], body) == (418, "b", "c=d", b"teapot")
     with case("a WebSocket passes through"):
         with socket.create_connection(("127.0.0.1", visitor.port), 30) as stream:
-            key = base64.b64encode(os.urandom(16)).decode()
-            stream.sendall(
-                f"GET /socket HTTP/1.1\r\nHost: good-1.workers.localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-            )
-            reader = stream.makefile("rb")
-            assert b" 101 " in reader.readline()
-            while reader.readline().strip():
-                pass
+            reader = websocket(stream, "good-1.workers.localhost", "/socket")
             for text in (b"one", b"two"):
                 mask = os.urandom(4)
                 stream.sendall(bytes([0x81, 0x80 | len(text)]) + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(text)))
@@ -227,15 +233,7 @@ def requests(report, node, visitor, elsewhere, namespace):
         made = json.loads(node.call("POST", tails, b'{"filters":[]}')[2])["result"]
         url = urllib.parse.urlparse(made["url"])
         with socket.create_connection((url.hostname, url.port), 30) as stream:
-            key = base64.b64encode(os.urandom(16)).decode()
-            stream.sendall(
-                f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: trace-v1\r\n\r\n".encode()
-            )
-            reader = stream.makefile("rb")
-            assert b" 101 " in reader.readline()
-            while reader.readline().strip():
-                pass
+            reader = websocket(stream, url.netloc, url.path, "Sec-WebSocket-Protocol: trace-v1\r\n")
             time.sleep(2)
             asked = [visitor.ask("good-1", path)[0] for path in ("/name", "/throw")]
             assert asked == [200, 500], asked

@@ -156,7 +156,7 @@ impl Workers {
         let mut modules = Vec::with_capacity(row.modules.len());
         for module in &row.modules {
             let Some(body) = self.file(life, (Kind::Module, module.hash)).await? else { return Ok(None) };
-            modules.push(Module { name: module.name.clone(), kind: module.kind.into(), body });
+            modules.push(Module { name: module.name.clone(), kind: module.kind, body });
         }
         let mut bindings = Vec::with_capacity(row.bindings.len());
         for (name, binding) in &row.bindings {

@@ -110,19 +110,9 @@ pub(super) struct VersionRow {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ModuleRow {
     pub(super) name: String,
-    pub(super) kind: KindRow,
+    pub(super) kind: ModuleKind,
     pub(super) hash: [u8; 32],
     pub(super) len: u64,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) enum KindRow {
-    JavaScript,
-    CommonJs,
-    Text,
-    Data,
-    Json,
-    Wasm,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -203,32 +193,6 @@ pub(super) fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Option<T> {
 /// The key of a script's name.
 pub(super) fn head_key(account: AccountId, name: &str) -> Vec<u8> {
     Tag::Head.key(&[&account.0, name.as_bytes()])
-}
-
-impl From<ModuleKind> for KindRow {
-    fn from(kind: ModuleKind) -> Self {
-        match kind {
-            ModuleKind::JavaScript => Self::JavaScript,
-            ModuleKind::CommonJs => Self::CommonJs,
-            ModuleKind::Text => Self::Text,
-            ModuleKind::Data => Self::Data,
-            ModuleKind::Json => Self::Json,
-            ModuleKind::Wasm => Self::Wasm,
-        }
-    }
-}
-
-impl From<KindRow> for ModuleKind {
-    fn from(kind: KindRow) -> Self {
-        match kind {
-            KindRow::JavaScript => Self::JavaScript,
-            KindRow::CommonJs => Self::CommonJs,
-            KindRow::Text => Self::Text,
-            KindRow::Data => Self::Data,
-            KindRow::Json => Self::Json,
-            KindRow::Wasm => Self::Wasm,
-        }
-    }
 }
 
 impl VersionRow {

@@ -105,7 +105,7 @@ impl Version {
     pub fn modules(&self) -> impl ExactSizeIterator<Item = ModuleInfo> {
         self.row.modules.iter().map(|module| ModuleInfo {
             name: module.name.clone(),
-            kind: module.kind.into(),
+            kind: module.kind,
             len: module.len,
         })
     }
@@ -303,7 +303,7 @@ impl Workers {
         for module in &version.row.modules {
             let body = self.file(script.life, (Kind::Module, module.hash)).await?;
             let body = body.ok_or_else(|| WorkerError::VersionNotFound(version.id.to_string()))?;
-            modules.push(Module { name: module.name.clone(), kind: module.kind.into(), body });
+            modules.push(Module { name: module.name.clone(), kind: module.kind, body });
         }
         Ok(modules)
     }
@@ -312,7 +312,7 @@ impl Workers {
         let mut rows = Vec::with_capacity(modules.len());
         for module in modules {
             let id = id_of(Kind::Module, &module.body);
-            let (kind, len) = (module.kind.into(), module.body.len() as u64);
+            let (kind, len) = (module.kind, module.body.len() as u64);
             self.keep_file(life, id, module.body, None).await?;
             rows.push(ModuleRow { name: module.name, kind, hash: id.1, len });
         }
