@@ -264,7 +264,13 @@ mod tests {
     async fn a_process_ends_with_its_owner() {
         let starter = Starter::new().expect("a thread");
         let process = Process::start(&starter, &launch("exec sleep 1000"), "", &[]).await.expect("a process");
-        assert!(process.usage().is_some_and(|(_, bytes)| bytes > 0));
+        // The kernel counts the first pages of a process in lots: until then it says none.
+        let seen = async {
+            while process.usage().is_none_or(|(_, bytes)| bytes == 0) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), seen).await.expect("its memory is seen");
         let (pid, ended) = (process.pid(), process.ended.clone());
         drop(process);
         let _ = ended.clone().wait_for(Option::is_some).await;
