@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn slower_is_worse_and_a_little_slower_is_the_same() {
         let mut base = Summary::default();
-        base.lag_last.p99_us = 300_000;
+        (base.lag_last.count, base.lag_last.p99_us) = (100, 300_000);
         let mut new = base.clone();
         new.lag_last.p99_us = 310_000;
         assert!(compare(&base, &new).iter().all(|line| line.change == Change::Same));

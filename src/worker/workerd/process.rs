@@ -280,9 +280,10 @@ mod tests {
     #[test]
     fn sockets_find_room_wherever_the_data_lies() {
         let dir = tempfile::tempdir().expect("a directory");
-        let near = SocketDir::create(&dir.path().join("w"), 7).expect("a directory");
+        let unique = u64::from(std::process::id());
+        let near = SocketDir::create(&dir.path().join("w"), unique).expect("a directory");
         assert!(near.0.starts_with(dir.path()));
-        let far = SocketDir::create(&dir.path().join("x".repeat(100)), 7).expect("a directory");
+        let far = SocketDir::create(&dir.path().join("x".repeat(100)), unique).expect("a directory");
         assert!(far.0.as_os_str().len() < SOCKET_PATH_LEN_MAX - SOCKET_NAME_LEN_MAX);
         drop(near);
         assert!(!dir.path().join("w").exists());
