@@ -1,4 +1,4 @@
-//! What the catalog keeps, and under which keys of [`NamespaceId::WORKERS`].
+//! What the catalog keeps, and under which keys of the namespace `NamespaceId::WORKERS`.
 //!
 //! A script has a *life*, minted by its first upload: all that belongs to it is kept under that life and not under its
 //! name. To delete a script is to end its life, an entry that is only ever added: it dominates whatever else is

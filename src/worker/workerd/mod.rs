@@ -4,7 +4,7 @@
 //! in one: those that do no harm share one. A program that is new starts in a process of its own, where it can fail
 //! alone and runs at once; after a quiet moment it joins the others. When a process stops turning, grows too large or
 //! dies, the programs that were answering are put into processes of their own, until it is clear which one it was; the
-//! others get a fresh process. See [`pool`] for who runs where, [`host`] for one process.
+//! others get a fresh process. See `pool` for who runs where, `host` for one process.
 //!
 //! Knows nothing of routes, hosts or replication.
 
