@@ -16,8 +16,9 @@ use starling_sim::swarm::{draw, run, search};
 /// - 62, 234: a session stood still for blobs that nobody had any more;
 /// - 109, 172: a process that started with a clock set back wrote within what its former one had promised in beats;
 /// - 236, 763: a watermark stood still for writes that were lost with a directory, though all agreed on what there was;
+/// - 3247, 101389: the watermark of a node that had just joined spoke of lives that its peers had folded before it came;
 /// - 194: a write beyond the bound of intervals, behind a gap that nobody could fill, stayed where it was.
-const FAILED_ONCE: &[u64] = &[0, 2, 5, 9, 20, 22, 28, 40, 62, 109, 114, 172, 194, 234, 236, 763];
+const FAILED_ONCE: &[u64] = &[0, 2, 5, 9, 20, 22, 28, 40, 62, 109, 114, 172, 194, 234, 236, 763, 3247, 101_389];
 
 /// The way to break the protocol, the seed to begin with (near one that shows it), and who may notice.
 const BROKEN: &[(&str, u64, &[&str])] = &[
@@ -34,6 +35,7 @@ const BROKEN: &[(&str, u64, &[&str])] = &[
     ("forget-tombstones", 0, &["markers", "resurrection", "version-vector", "convergence"]),
     ("partial-blobs", 0, &["stored"]),
     ("stale-digest", 0, &["convergence", "converged"]),
+    ("resume-anywhere", 20_040, &["version-vector", "convergence", "converged"]),
     ("mark-by-clock", 0, &["markers", "read-your-writes"]),
 ];
 

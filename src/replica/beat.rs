@@ -14,7 +14,7 @@ use super::peer::{LastBeat, Skew};
 use super::roster::Roster;
 use super::store::{Store, StoreError};
 use super::version::VersionHash;
-use super::watermark::{Heads, News};
+use super::watermark::{Heads, Holds, News};
 use super::write::Life;
 use super::{Mono, Now, Replica};
 
@@ -72,7 +72,7 @@ impl<S: Store> Replica<S> {
             let chosen = self.rng.random_range(place..nodes.len());
             nodes.swap(place, chosen);
         }
-        let head = self.own_head(now);
+        let head = self.own_head(now)?;
         let relayed = (self.heads.len() / HEADS_PER_BEAT_SHARE).clamp(HEADS_PER_BEAT, HEADS_PER_BEAT_MAX);
         for node in &nodes[..count] {
             let mut heads = vec![head.clone()];
@@ -84,9 +84,10 @@ impl<S: Store> Replica<S> {
     }
 
     /// The first beat on a new link. Others have links of their own to the peer, so it tells of this node only.
-    pub(super) fn first_beat(&mut self, node: NodeId, now: Now) {
-        let head = self.own_head(now);
+    pub(super) fn first_beat(&mut self, node: NodeId, now: Now) -> Result<(), StoreError> {
+        let head = self.own_head(now)?;
         self.beat_with(vec![head], node, now);
+        Ok(())
     }
 
     fn beat_with(&mut self, heads: Vec<Head>, node: NodeId, now: Now) {
@@ -105,7 +106,7 @@ impl<S: Store> Replica<S> {
         self.send(node, &Message::Beat(beat));
     }
 
-    fn own_head(&mut self, now: Now) -> Head {
+    fn own_head(&mut self, now: Now) -> Result<Head, StoreError> {
         let node = self.config.node;
         let life = self.life.map(|life| (life.origin, life.last));
         let former = self
@@ -120,7 +121,8 @@ impl<S: Store> Replica<S> {
         let wall_ms = self.skew.corrected(now.wall_ms);
         let promise = self.clock.promise(wall_ms);
         self.staged |= self.floor.is_low(promise, wall_ms);
-        Head { node, former, life, stamp: self.floor.limit(promise), watermark }
+        let folded = self.versions.folded_of(&self.store, node)?.short();
+        Ok(Head { node, former, folded, life, stamp: self.floor.limit(promise), watermark })
     }
 
     /// Everything stamped up to this, by anyone on the roster, is applied here and on disk.
@@ -174,14 +176,14 @@ impl<S: Store> Replica<S> {
 
     /// Checks awaited heads against what commit number `commit` makes visible.
     pub(super) fn cover_heads(&mut self, commit: u64, now: Now) -> Result<(), StoreError> {
-        let (versions, store) = (&self.versions, &self.store);
+        let (versions, store) = (&mut self.versions, &self.store);
         self.heads.cover(commit, now.mono, |head| {
             for (origin, last) in head.former.iter().chain(&head.life) {
                 if versions.prefix(store, *origin)? < *last {
-                    return Ok(false);
+                    return Ok(Holds::Less);
                 }
             }
-            Ok(true)
+            Ok(if versions.has_folded(store, head)? { Holds::All } else { Holds::OtherLives })
         })
     }
 

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::bookmark::{Mark, NodeTag, OriginTag};
 use super::dot::{Dot, Incarnation, NodeId, Origin};
+use super::limits::ROSTER_MAX;
+use super::message::Head;
 use super::store::{Store, StoreError};
 use super::version::{Seen, VersionHash, VersionVector};
 
@@ -25,6 +27,8 @@ pub(super) struct Versions {
     unsettled: BTreeSet<NodeId>,
     /// Active origins with gaps.
     gappy: BTreeSet<Origin>,
+    /// Hashes over the folded lives of nodes, where they were asked for.
+    folded_of: BTreeMap<NodeId, VersionHash>,
     /// Changed since the last commit.
     dirty: BTreeSet<Origin>,
     intervals_max: usize,
@@ -48,6 +52,35 @@ impl Versions {
     /// Hash over the folded origins.
     pub(super) fn folded(&self) -> VersionHash {
         self.folded
+    }
+
+    /// Hash over the folded lives of one node.
+    pub(super) fn folded_of(&mut self, store: &impl Store, node: NodeId) -> Result<VersionHash, StoreError> {
+        if let Some(known) = self.folded_of.get(&node) {
+            return Ok(*known);
+        }
+        let folded = store.folded_of(node)?.into_iter().filter(|(origin, _)| self.active.get(*origin).is_none());
+        let of = |(origin, last)| VersionHash::of(origin, &Seen::prefix_of(last));
+        let hash = folded.map(of).fold(VersionHash::default(), VersionHash::plus);
+        if self.folded_of.len() < ROSTER_MAX {
+            self.folded_of.insert(node, hash);
+        }
+        Ok(hash)
+    }
+
+    /// Whether the lives that a head leaves out, because its node has folded them, are those that are here.
+    pub(super) fn has_folded(&mut self, store: &impl Store, head: &Head) -> Result<bool, StoreError> {
+        let mut left_out = self.folded_of(store, head.node)?;
+        let named: BTreeSet<Origin> = head.former.iter().chain(&head.life).map(|(origin, _)| *origin).collect();
+        for origin in named.iter().filter(|origin| self.active.get(**origin).is_none()) {
+            if let Some(last) = store.folded(*origin)? {
+                left_out = left_out.minus(VersionHash::of(*origin, &Seen::prefix_of(last)));
+            }
+        }
+        for (origin, _) in self.lives_of(head.node).filter(|(origin, _)| !named.contains(origin)) {
+            left_out = left_out.plus(self.hashes.get(&origin).copied().unwrap_or_default());
+        }
+        Ok(left_out.short() == head.folded)
     }
 
     /// Hash over all origins.
@@ -219,6 +252,7 @@ impl Versions {
         {
             let seen = Seen::prefix_of(last);
             self.folded = self.folded.minus(VersionHash::of(origin, &seen));
+            self.folded_of.remove(&origin.node);
             self.set(origin, seen);
             store.unfold(origin);
         }
@@ -230,6 +264,7 @@ impl Versions {
         if let Some(seen) = self.active.get(origin).filter(|seen| seen.is_gapless()).cloned() {
             self.forget(origin);
             self.folded = self.folded.plus(VersionHash::of(origin, &seen));
+            self.folded_of.remove(&origin.node);
             store.fold(origin, seen.last());
         }
     }
@@ -241,5 +276,54 @@ impl Versions {
                 store.set_seen(origin, seen);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::{MemStore, Timestamp};
+
+    const NODE: NodeId = NodeId(1);
+
+    fn life(number: u64) -> Origin {
+        Origin { node: NODE, incarnation: Incarnation(number) }
+    }
+
+    fn head(versions: &mut Versions, store: &MemStore, current: Origin) -> Head {
+        let seen = versions.lives_of(NODE).map(|(origin, seen)| (origin, seen.last()));
+        let (life, former): (Vec<_>, Vec<_>) = seen.partition(|(origin, _)| *origin == current);
+        let folded = versions.folded_of(store, NODE).expect("memory does not fail").short();
+        let (stamp, watermark) = (Timestamp::from_ms(9), Timestamp::default());
+        Head { node: NODE, former, folded, life: life.first().copied(), stamp, watermark }
+    }
+
+    #[test]
+    fn a_head_leaves_out_what_is_folded_and_who_lacks_that_can_tell() {
+        let write =
+            |versions: &mut Versions, store: &mut MemStore, origin: Origin, seqs: std::ops::RangeInclusive<u64>| {
+                seqs.for_each(|seq| versions.insert(store, origin.dot(seq)).expect("memory does not fail"));
+            };
+        let (mut writer, mut at_writer) = (Versions { intervals_max: 9, ..Versions::default() }, MemStore::default());
+        let (mut joiner, mut at_joiner) = (Versions { intervals_max: 9, ..Versions::default() }, MemStore::default());
+        write(&mut writer, &mut at_writer, life(1), 1..=5);
+        write(&mut writer, &mut at_writer, life(2), 1..=2);
+        let before = head(&mut writer, &at_writer, life(2));
+        writer.fold(&mut at_writer, life(1));
+        let after = head(&mut writer, &at_writer, life(2));
+        assert!(before.folded == 0 && after.folded != 0 && after.former.is_empty());
+        let knows = |joiner: &mut Versions, store: &MemStore| {
+            [&before, &after].map(|head| joiner.has_folded(store, head).expect("memory does not fail"))
+        };
+        write(&mut joiner, &mut at_joiner, life(2), 1..=2);
+        assert_eq!(knows(&mut joiner, &at_joiner), [true, false], "all that is named is here, and not all there is");
+        write(&mut joiner, &mut at_joiner, life(1), 1..=4);
+        assert_eq!(knows(&mut joiner, &at_joiner), [true, false]);
+        write(&mut joiner, &mut at_joiner, life(1), 5..=5);
+        assert_eq!(knows(&mut joiner, &at_joiner), [true, true], "not folded here yet");
+        joiner.fold(&mut at_joiner, life(1));
+        assert_eq!(knows(&mut joiner, &at_joiner), [true, true], "folded here, too");
+        write(&mut joiner, &mut at_joiner, life(1), 6..=6);
+        assert_eq!(knows(&mut joiner, &at_joiner), [true, false], "the writer has lost one");
     }
 }

@@ -143,6 +143,8 @@ pub struct Head {
     pub node: NodeId,
     /// Its lives that are over and not folded yet, each with the last write that it knows of.
     pub former: Vec<(Origin, u64)>,
+    /// Hash over those that it has folded, so that who has joined since, or lost them, knows to lack them.
+    pub folded: u64,
     /// Its current life with its last write, once it has written.
     pub life: Option<(Origin, u64)>,
     /// Every write to come will be stamped later than this.

@@ -407,8 +407,7 @@ impl<S: Store> Replica<S> {
         let stamped = self.acquaintances.get(node).map(|known| known.heard).unwrap_or_default();
         let heard = self.heads.get(node).map_or(stamped, |head| stamped.max(head.stamp));
         self.send(node, &Message::Hello(Hello { heard, ..self.started.clone() }));
-        self.first_beat(node, now);
-        Ok(())
+        self.first_beat(node, now)
     }
 
     fn on_disconnected(&mut self, node: NodeId, link: LinkId) {

@@ -257,6 +257,11 @@ impl VersionHash {
         Self(u128::from_be_bytes(low))
     }
 
+    /// Eight bytes of it.
+    pub fn short(self) -> u64 {
+        self.0 as u64
+    }
+
     /// Adds a contribution.
     pub fn plus(self, other: Self) -> Self {
         Self(self.0.wrapping_add(other.0))

@@ -29,6 +29,8 @@ struct Known {
     latest: Head,
     /// A head whose writes are not all here yet. It is kept until they are, or steady writes would starve it.
     awaited: Option<Box<(Head, Mono)>>,
+    /// What is here is of other lives than those that the awaited head speaks of: a later one may do.
+    is_odd: bool,
     /// Covered as of these commits, which may not be durable yet: commit → stamp.
     covered: BTreeMap<u64, Timestamp>,
     durable: Timestamp,
@@ -45,16 +47,34 @@ pub(super) enum News {
     NewLife,
 }
 
+/// How what is here compares with what a head speaks of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Holds {
+    /// All of it is here.
+    All,
+    /// Some writes are not.
+    Less,
+    /// Its node has folded lives that are not here, or not all that are here: it may be older than what is here.
+    OtherLives,
+}
+
 impl Heads {
     /// Takes notice of a head, first-hand or relayed.
     pub(super) fn observe(&mut self, head: Head, now: Mono) -> News {
         let is_full = self.nodes.len() >= ROSTER_MAX;
         match self.nodes.get_mut(&head.node) {
-            Some(known) if known.latest.stamp >= head.stamp => News::Old,
+            Some(known) if known.latest.stamp > head.stamp => News::Old,
+            // A node whose clock stands may still learn of lives, and fold them.
+            Some(known) if known.latest.stamp == head.stamp && !known.is_odd => News::Old,
             Some(known) => {
                 let former = std::mem::replace(&mut known.latest, head);
-                let is_still = former.life == known.latest.life && former.former == known.latest.former;
-                match (&known.awaited, is_still && known.covered.is_empty()) {
+                let lives = |head: &Head| (head.life, head.folded);
+                let is_still = lives(&former) == lives(&known.latest) && former.former == known.latest.former;
+                match (&mut known.awaited, is_still && known.covered.is_empty()) {
+                    (Some(awaited), _) if known.is_odd => {
+                        awaited.0 = known.latest.clone();
+                        self.unchecked.insert(known.latest.node);
+                    }
                     (Some(_), _) => {}
                     // It has written nothing since, and all that it had written is on disk here.
                     (None, true) => known.durable = known.latest.stamp.max(known.durable),
@@ -76,6 +96,7 @@ impl Heads {
                 let known = Known {
                     latest: head.clone(),
                     awaited: Some(Box::new((head.clone(), now))),
+                    is_odd: false,
                     covered: BTreeMap::new(),
                     durable: Timestamp::default(),
                 };
@@ -100,8 +121,11 @@ impl Heads {
     pub(super) fn release(&mut self, lives: &[Origin]) {
         for (node, known) in &mut self.nodes {
             let Some((head, _)) = known.awaited.as_deref_mut() else { continue };
-            head.former.retain(|(life, _)| !lives.contains(life));
-            head.life = head.life.filter(|(life, _)| !lives.contains(life));
+            for (life, last) in head.former.iter_mut().chain(&mut head.life) {
+                if lives.contains(life) {
+                    *last = 0;
+                }
+            }
             self.unchecked.insert(*node);
         }
     }
@@ -143,14 +167,23 @@ impl Heads {
         &mut self,
         commit: u64,
         now: Mono,
-        mut holds_all: impl FnMut(&Head) -> Result<bool, E>,
+        mut holds: impl FnMut(&Head) -> Result<Holds, E>,
     ) -> Result<(), E> {
         for node in std::mem::take(&mut self.unchecked) {
             let Some(known) = self.nodes.get_mut(&node) else { continue };
-            let Some(head) = known.awaited.as_ref().map(|awaited| &awaited.0) else { continue };
-            if !holds_all(head)? {
+            let Some(awaited) = known.awaited.as_deref_mut() else { continue };
+            let held = holds(&awaited.0)?;
+            known.is_odd = held == Holds::OtherLives;
+            if known.is_odd && awaited.0.stamp < known.latest.stamp {
+                awaited.0 = known.latest.clone();
+                known.is_odd = holds(&awaited.0)? != Holds::All;
+                if known.is_odd {
+                    continue;
+                }
+            } else if held != Holds::All {
                 continue;
             }
+            let head = &awaited.0;
             known.covered.insert(commit, head.stamp);
             self.unsynced.insert(node);
             // The bound: only the latest of what waits for the disk is of use.
@@ -222,6 +255,7 @@ mod tests {
         Head {
             node: NodeId(1),
             former: Vec::new(),
+            folded: 0,
             life: None,
             stamp: Timestamp(stamp),
             watermark: Timestamp::default(),
@@ -233,17 +267,19 @@ mod tests {
         let mut heads = Heads::default();
         let members = || [NodeId(1)].into_iter();
         heads.observe(head(10), Mono(1));
-        heads.cover(1, Mono(1), |_| Ok::<_, ()>(false)).unwrap();
+        heads.cover(1, Mono(1), |_| Ok::<_, ()>(Holds::Less)).unwrap();
         heads.synced(1);
         assert_eq!(heads.watermark(members()), Timestamp(0));
         heads.observe(head(20), Mono(2));
         assert_eq!(heads.behind_since(NodeId(1)), Some(Mono(1)));
         heads.recheck([NodeId(1)].into_iter());
-        heads.cover(2, Mono(3), |head| Ok::<_, ()>(head.stamp == Timestamp(10))).unwrap();
+        heads
+            .cover(2, Mono(3), |head| Ok::<_, ()>(if head.stamp == Timestamp(10) { Holds::All } else { Holds::Less }))
+            .unwrap();
         assert_eq!(heads.watermark(members()), Timestamp(0), "not on disk yet");
         heads.synced(2);
         assert_eq!(heads.watermark(members()), Timestamp(10));
-        heads.cover(3, Mono(4), |_| Ok::<_, ()>(true)).unwrap();
+        heads.cover(3, Mono(4), |_| Ok::<_, ()>(Holds::All)).unwrap();
         heads.synced(3);
         assert_eq!(heads.watermark(members()), Timestamp(20));
         assert_eq!(heads.behind_since(NodeId(1)), None);
@@ -255,12 +291,27 @@ mod tests {
         let mut heads = Heads::default();
         for stamp in 1..=10 {
             heads.observe(head(stamp), Mono(stamp));
-            heads.cover(stamp, Mono(stamp), |_| Ok::<_, ()>(true)).unwrap();
+            heads.cover(stamp, Mono(stamp), |_| Ok::<_, ()>(Holds::All)).unwrap();
         }
         heads.synced(5);
         let watermark = heads.watermark([NodeId(1)].into_iter());
         assert!(watermark <= Timestamp(5), "{watermark:?}");
         heads.synced(10);
         assert_eq!(heads.watermark([NodeId(1)].into_iter()), Timestamp(10));
+    }
+
+    #[test]
+    fn a_head_of_other_lives_gives_way_to_a_later_one() {
+        let mut heads = Heads::default();
+        let members = || [NodeId(1)].into_iter();
+        heads.observe(Head { folded: 7, ..head(10) }, Mono(1));
+        heads.cover(1, Mono(1), |_| Ok::<_, ()>(Holds::OtherLives)).unwrap();
+        heads.synced(1);
+        assert_eq!(heads.watermark(members()), Timestamp(0));
+        heads.observe(Head { folded: 8, ..head(20) }, Mono(2));
+        let holds = |head: &Head| if head.folded == 8 { Holds::All } else { Holds::OtherLives };
+        heads.cover(2, Mono(2), |head| Ok::<_, ()>(holds(head))).unwrap();
+        heads.synced(2);
+        assert_eq!(heads.watermark(members()), Timestamp(20));
     }
 }

@@ -7,7 +7,6 @@ use starling::replica::{BlobAddress, MemStore, Replica, Sabotage, limits};
 
 use super::World;
 use super::genesis::WARM_UP_US;
-use crate::host::Host;
 use crate::outcome::Outcome;
 use crate::scenario::Scenario;
 
@@ -297,13 +296,13 @@ impl World {
     }
 
     /// Whether every node knows that it holds all that was written before the healing. Where someone waits for a blob that
-    /// was lost with a directory, a watermark rather stands still than overstates. And a node whose clock ran ahead and
-    /// whose directory no longer knows so says what others take for older than what they have heard, until its clock is
-    /// where the other one was.
+    /// was lost with a directory, a watermark rather stands still than overstates. And a node that went by a clock that ran
+    /// ahead, and whose directory no longer knows so, says what others take for older than what they have heard, until
+    /// the time has come.
     fn watermarks_passed(&self, healed_ms: u64) -> bool {
         let mut running = self.hosts.iter().filter_map(|host| host.replica.as_ref());
-        let has_forgotten = |host: &Host| host.clock_was_wrong && self.judge.is_forgetful(host.node);
-        self.hosts.iter().any(has_forgotten)
+        let has_forgotten = self.hosts.iter().any(|host| self.judge.is_forgetful(host.node));
+        has_forgotten && self.hosts.iter().any(|host| host.clock_was_wrong)
             || running.clone().any(|replica| replica.waiting_for_blobs().count() > 0)
             || running.all(|replica| replica.roster().members().count() < 2 || replica.watermark().ms() >= healed_ms)
     }

@@ -60,6 +60,7 @@ fn heads() -> impl Strategy<Value = Head> {
             node: NodeId(node),
             life: former.first().copied(),
             former,
+            folded: stamp ^ watermark,
             stamp: Timestamp(stamp),
             watermark: Timestamp(watermark),
         },
