@@ -6,8 +6,8 @@ use rand::RngExt;
 use super::dot::{NodeId, Origin};
 use super::input::Alarm;
 use super::limits::{
-    BEAT_FANOUT_ACTIVE_MAX, BEAT_FANOUT_MAX, BEAT_PERIOD, BEAT_PERIOD_ACTIVE, CONTROL_IN_FLIGHT_MAX, HEADS_PER_BEAT,
-    HEADS_PER_BEAT_MAX, HEADS_PER_BEAT_SHARE,
+    BEAT_FANOUT_ACTIVE_MAX, BEAT_FANOUT_MAX, BEAT_PERIOD, BEAT_PERIOD_ACTIVE, CONTROL_IN_FLIGHT_MAX, HEAD_LIVES_MAX,
+    HEADS_PER_BEAT, HEADS_PER_BEAT_MAX, HEADS_PER_BEAT_SHARE,
 };
 use super::message::{Beat, Class, Echo, Head, Message};
 use super::peer::{LastBeat, Skew};
@@ -114,6 +114,7 @@ impl<S: Store> Replica<S> {
             .lives_of(node)
             .filter(|(origin, _)| life.is_none_or(|(current, _)| current != *origin))
             .map(|(origin, seen)| (origin, seen.last()))
+            .take(HEAD_LIVES_MAX)
             .collect();
         let own = self.config.node;
         let members = self.roster.members().map(|(node, _)| node).filter(|node| *node != own);

@@ -77,6 +77,9 @@ pub const RECORD_LEN_MAX: usize = 80 * 1024;
 /// Longest encoded message.
 pub const MESSAGE_LEN_MAX: usize = 1024 * 1024;
 
+/// Longest version vector in a message; over it intervals are left out.
+pub const VERSIONS_LEN_MAX: usize = MESSAGE_LEN_MAX - 1024;
+
 /// Milliseconds of Unix time (2200-01-01) beyond which a timestamp is nobody's.
 pub const TIMESTAMP_CEILING_MS: u64 = 7_258_118_400_000;
 /// A node notes on disk that it may promise timestamps so far ahead of its wall clock, in milliseconds; also how far
@@ -93,6 +96,8 @@ pub const CLOCK_PEERS_MIN: usize = 2;
 
 /// Most nodes a roster may hold.
 pub const ROSTER_MAX: usize = 4096;
+/// Most former lives that a head names. Of a node with more that are not folded watermarks stand still until they are.
+pub const HEAD_LIVES_MAX: usize = 256;
 /// Most intervals beyond the gapless prefix that are kept for one origin. Over it bookkeeping is forgotten, not data.
 pub const INTERVALS_PER_ORIGIN_MAX: usize = 1024;
 /// Most origins that a version vector off the wire may name.

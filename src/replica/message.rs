@@ -10,7 +10,9 @@ use super::digest::DigestSum;
 use super::dot::{Dot, NodeId, Origin};
 use super::entry::{BlobId, Record};
 use super::key::Key;
-use super::limits::{COVERS_MAX, MESSAGE_LEN_MAX, ORIGINS_MAX, SECRET_LEN_MAX, SECRETS_PER_MESSAGE_MAX};
+use super::limits::{
+    COVERS_MAX, HEAD_LIVES_MAX, MESSAGE_LEN_MAX, ORIGINS_MAX, SECRET_LEN_MAX, SECRETS_PER_MESSAGE_MAX,
+};
 use super::secrets::{SecretsHash, SharedSecret};
 use super::verify::{VerifyAnswer, VerifyRequest};
 use super::version::{VersionHash, VersionVector};
@@ -307,6 +309,9 @@ impl Message {
             Self::SyncStart { versions, .. } => versions,
             Self::Records(records) if records.pushes.iter().any(|push| push.covers.len() > COVERS_MAX) => {
                 return Err(MalformedMessage("a record that covers too much"));
+            }
+            Self::Beat(beat) if beat.heads.iter().any(|head| head.former.len() > HEAD_LIVES_MAX) => {
+                return Err(MalformedMessage("a head of too many lives"));
             }
             Self::Secrets(secrets)
                 if secrets.len() > SECRETS_PER_MESSAGE_MAX

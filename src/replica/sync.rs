@@ -15,7 +15,7 @@ use rand::RngExt;
 use super::apply::Applied;
 use super::dot::{Dot, NodeId, Origin};
 use super::input::LinkId;
-use super::limits::{GAP_PATIENCE, SESSION_IDLE_MAX, SYNC_ANYWAY, SYNC_PERIOD, SYNC_SCAN_MAX};
+use super::limits::{GAP_PATIENCE, SESSION_IDLE_MAX, SYNC_ANYWAY, SYNC_PERIOD, SYNC_SCAN_MAX, VERSIONS_LEN_MAX};
 use super::message::{Message, SyncChunk, SyncRefusal, SyncRequest};
 use super::peer::Peer;
 use super::store::{Snapshot, Store, StoreError};
@@ -265,6 +265,7 @@ impl<S: Store> Replica<S> {
         if self.config.sabotage == Sabotage::IgnoreIntervals {
             have = without_intervals(&have);
         }
+        let have = have.trimmed(VERSIONS_LEN_MAX);
         self.syncs.next_session += 1;
         let session = self.syncs.next_session;
         let inbound = Inbound {
@@ -469,6 +470,7 @@ impl<S: Store> Replica<S> {
             })
             .collect();
         self.count("syncs_served");
+        let versions = versions.trimmed(VERSIONS_LEN_MAX);
         self.send(node, &Message::SyncStart { session, versions, full });
         let outbound = Outbound { session, link, snapshot, plan, sent: 0, applied: 0, progressed: now.mono };
         self.syncs.outbound.insert(node, outbound);

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::dot::{Dot, Origin};
 use super::limits::INTERVALS_PER_ORIGIN_MAX;
 
+/// A number of 64 bits as it travels, at most.
+const VARINT_LEN_MAX: usize = 10;
+
 /// The writes of one origin that were seen: a gapless prefix and intervals beyond it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Seen {
@@ -221,6 +224,24 @@ impl VersionVector {
         Self { origins }
     }
 
+    /// The same, with so many intervals forgotten that it takes no more than `bytes` as it travels, as far as intervals
+    /// can bring that about. What says less is as true, and costs repeated transfers.
+    pub fn trimmed(&self, bytes: usize) -> Self {
+        let mut trimmed = self.clone();
+        let mut intervals = INTERVALS_PER_ORIGIN_MAX;
+        while trimmed.len_max() > bytes && intervals > 0 {
+            intervals /= 2;
+            trimmed.origins.values_mut().for_each(|seen| seen.forget_intervals_over(intervals));
+        }
+        trimmed
+    }
+
+    /// What it takes as it travels, at most: an origin, a prefix and a count; two numbers an interval.
+    fn len_max(&self) -> usize {
+        let seen = |seen: &Seen| Origin::LEN + 2 * VARINT_LEN_MAX + 2 * VARINT_LEN_MAX * seen.intervals();
+        VARINT_LEN_MAX + self.origins.values().map(seen).sum::<usize>()
+    }
+
     /// Off the wire: see [`Seen::is_valid`].
     pub fn is_valid(&self) -> bool {
         self.origins.values().all(Seen::is_valid)
@@ -280,6 +301,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::replica::limits::{MESSAGE_LEN_MAX, VERSIONS_LEN_MAX};
+    use crate::replica::{Message, SyncRequest};
 
     fn seen_of(set: &BTreeSet<u64>) -> Seen {
         let mut seen = Seen::default();
@@ -357,5 +380,29 @@ mod tests {
         high.insert(u64::MAX);
         high.join(&Seen::prefix_of(u64::MAX - 1));
         assert_eq!(high.prefix(), u64::MAX);
+    }
+
+    #[test]
+    fn what_is_too_long_to_travel_forgets_intervals_and_nothing_else() {
+        let mut versions = VersionVector::default();
+        for node in 0..200 {
+            let origin = Origin { node: crate::replica::NodeId(u64::MAX - node), ..Origin::default() };
+            let mut seen = Seen::prefix_of(node);
+            (0..INTERVALS_PER_ORIGIN_MAX as u64).for_each(|number| _ = seen.insert(u64::MAX - 3 * number));
+            versions.set(origin, seen);
+        }
+        let request = |have: VersionVector| {
+            let (session, folded, full) = (u64::MAX, VersionHash(u128::MAX), true);
+            Message::SyncRequest(SyncRequest { session, have, folded, full }).encode()
+        };
+        assert!(request(versions.clone()).len() > MESSAGE_LEN_MAX);
+        let trimmed = versions.trimmed(VERSIONS_LEN_MAX);
+        assert!(Message::decode(&request(trimmed.clone())).is_ok());
+        assert!(versions.covers(&trimmed));
+        for (origin, seen) in versions.iter() {
+            assert_eq!(trimmed.get(origin).map(Seen::prefix), Some(seen.prefix()));
+        }
+        let short = versions.up_to(Origin { node: crate::replica::NodeId(u64::MAX - 190), ..Origin::default() }.dot(9));
+        assert_eq!(short.trimmed(VERSIONS_LEN_MAX), short, "what is short stays as it is");
     }
 }
