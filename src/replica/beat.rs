@@ -215,10 +215,12 @@ impl<S: Store> Replica<S> {
     /// of more speak of what was lost with a directory, and are waited for no longer.
     fn fold_former_lives(&mut self, now: Mono) {
         let former = self.beats.former;
-        let awaited: Vec<Origin> = self.heads.awaited_lives().filter(|life| self.is_former(*life)).collect();
+        // Of members only, who have a say: whoever was put back to an old copy may not know of all yet.
+        let is_over = |life: &Origin| self.is_former(*life) && self.roster.is_member(life.node);
+        let awaited: Vec<Origin> = self.heads.awaited_lives().filter(is_over).collect();
         let has_unfolded = former != self.versions.folded();
-        let is_settled = !has_unfolded && awaited.is_empty();
-        if is_settled || now < self.beats.former_since + self.config.bounds.fold_patience {
+        let has_nothing = !has_unfolded && awaited.is_empty();
+        if has_nothing || now < self.beats.former_since + self.config.bounds.fold_patience {
             return;
         }
         let own = self.config.node;

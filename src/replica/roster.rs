@@ -103,6 +103,11 @@ impl Roster {
         self.nodes.iter().filter(|(node, _)| !self.evicted.contains(node)).map(|(node, info)| (*node, info))
     }
 
+    /// Whether a node is a member.
+    pub fn is_member(&self, node: NodeId) -> bool {
+        self.nodes.contains_key(&node) && !self.evicted.contains(&node)
+    }
+
     /// What a node says of itself, member or not.
     pub fn info(&self, node: NodeId) -> Option<&NodeInfo> {
         self.nodes.get(&node)
