@@ -6,6 +6,7 @@
 
 mod histogram;
 mod page;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use histogram::Histogram;
 pub use page::Page;
+pub use workers::{ANSWERED, EngineUsage, WorkerMetrics};
 
 use crate::replica::NodeId;
 use crate::replica::limits::ROSTER_MAX;
@@ -116,6 +118,22 @@ metrics! {
     REQUESTS_WAITING = Gauge "starling_driver_requests_waiting" []
         "Requests in the driver's mailbox, of at most 4096.";
 
+    WORKER_REQUESTS = Counter "starling_worker_requests_total" ["script", "outcome"]
+        "Requests for Workers: answered by the script or its files, or not: exception, exceeded (a limit), unloadable, \
+         timeout, lost, unavailable (no engine), busy, refused (body, bookmark). 200 scripts by name, then (others).";
+    WORKER_DURATION = Histogram "starling_worker_request_duration_seconds" []
+        "From the headers of a request for a Worker to the start of its answer.";
+    WORKER_TIMERS = Counter "starling_worker_timers_total" ["outcome"]
+        "Timers whose turn it was at this node: handled, or failed (another node takes over).";
+    WORKER_SCRIPTS = Gauge "starling_worker_scripts" []
+        "Scripts that are deployed.";
+    WORKER_PROCESSES = Gauge "starling_worker_processes" []
+        "Processes that run scripts.";
+    WORKER_MEMORY = Gauge "starling_worker_memory_bytes" []
+        "Memory of those processes that is in RAM.";
+    WORKER_PROCESSES_ENDED = Counter "starling_worker_processes_ended_total" ["why"]
+        "Processes that ran scripts and ended before their time, to be replaced: cpu, memory, crash, killed.";
+
     FSYNC = Histogram "starling_fsync_duration_seconds" []
         "Journal writes that waited for the disk.";
     DISK = Gauge "starling_disk_bytes" []
@@ -138,6 +156,7 @@ struct Measured {
     lags: RwLock<BTreeMap<NodeId, Histogram>>,
     requests: RwLock<BTreeMap<(&'static str, &'static str), Arc<Requests>>>,
     alarms: RwLock<BTreeMap<&'static str, u64>>,
+    workers: WorkerMetrics,
 }
 
 /// Requests for one thing with one method.
@@ -185,6 +204,11 @@ impl Metrics {
         *self.0.alarms.write().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
     }
 
+    /// What is measured of Workers.
+    pub fn workers(&self) -> &WorkerMetrics {
+        &self.0.workers
+    }
+
     /// Writes what was measured. `name` tells what people call a node.
     pub fn show(&self, page: &mut Page, name: impl Fn(NodeId) -> String) {
         for (alarm, count) in &*self.0.alarms.read().unwrap_or_else(PoisonError::into_inner) {
@@ -199,6 +223,7 @@ impl Metrics {
                 page.sample(&REQUESTS, &[route, method, &code.to_string()], count.load(Ordering::Relaxed));
             }
         }
+        self.0.workers.show(page);
     }
 }
 

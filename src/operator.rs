@@ -124,6 +124,17 @@ impl Operator {
             "disk_bytes": disk_bytes,
             "alarms": alarms,
         });
+        if let Some(engine) = desk.metrics.workers().engine() {
+            let (answered, failed) = desk.metrics.workers().requests();
+            status["workers"] = json!({
+                "scripts": engine.scripts,
+                "processes": engine.processes,
+                "memory_bytes": engine.memory_bytes,
+                "answered": answered,
+                "failed": failed,
+                "processes_ended": engine.ended,
+            });
+        }
         if let Some(why) = desk.handle.failure() {
             status["state"] = format!("read-only: storage failed: {why}").into();
             status["peers"] = json!([]);

@@ -1,6 +1,7 @@
 //! One request: which script it is for, what is done before and after the engine has it, and what is said if there is
 //! no answer.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::PoisonError;
@@ -22,6 +23,7 @@ use crate::api::serve::Answers;
 use crate::api::session::{BOOKMARK, read_bookmark};
 use crate::https::ServerTls;
 use crate::kv::KvError;
+use crate::metrics::{ANSWERED, Stopwatch};
 use crate::worker::engine::{EngineError, Streamed, Wrote, held, streamed};
 use crate::worker::{ScriptId, static_files};
 
@@ -59,9 +61,20 @@ impl Front {
                 false => pages::not_found(&host, asks_html),
             };
         };
-        match self.run(&deployed, request, &host, from).await {
-            Ok(response) => response,
-            Err(page) => page.render(asks_html),
+        let stopwatch = Stopwatch::start();
+        let (outcome, response) = match self.run(&deployed, request, &host, from).await {
+            Ok(response) => (ANSWERED, response),
+            Err(page) => (page.outcome, page.render(asks_html)),
+        };
+        self.0.operator.metrics().workers().answered(&self.shown(&deployed.id), outcome, stopwatch.elapsed());
+        response
+    }
+
+    /// What a script is called at this node.
+    fn shown<'a>(&self, id: &'a ScriptId) -> Cow<'a, str> {
+        match id.account == self.0.config.account {
+            true => Cow::Borrowed(&id.script),
+            false => Cow::Owned(id.to_string()),
         }
     }
 

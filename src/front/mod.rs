@@ -20,19 +20,22 @@ use rand::rngs::ChaCha12Rng;
 use rand::{RngExt, SeedableRng};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::api::serve::{ApiError, serve_with};
 use crate::https::ServerTls;
 use crate::kv::{AccountId, Kv};
+use crate::metrics::EngineUsage;
 use crate::operator::Operator;
-use crate::worker::engine::Engine;
+use crate::worker::engine::{Engine, Vitals};
 use crate::worker::static_files::{Content, Files};
 use crate::worker::{Program, ScriptId, Workers};
 use routes::Routes;
 
 /// How long the front waits before it looks again at a catalog that could not be read.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// How long what was deployed before can still be asked for: whoever has just been told where to go gets there.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// What the front is told.
 #[derive(Debug, Clone)]
@@ -80,7 +83,10 @@ impl Front {
         let draws = Mutex::new(ChaCha12Rng::from_seed(config.seed));
         let (routes, busy, retry) = Default::default();
         let runtime = RwLock::new(runtime);
-        Self(Arc::new(Shared { kv, workers, operator, config, runtime, routes, retry, busy, draws }))
+        let front = Self(Arc::new(Shared { kv, workers, operator, config, runtime, routes, retry, busy, draws }));
+        let asked = front.downgrade();
+        front.0.operator.metrics().workers().ask_engine(move || asked.usage());
+        front
     }
 
     /// Serves on `listener` until `shutdown` completes; then lets requests finish.
@@ -108,16 +114,24 @@ impl Front {
     /// Keeps up with what is deployed.
     async fn follow(&self) {
         let mut changed = self.0.workers.changed();
+        let mut leaving: Vec<(Instant, Arc<Routes>)> = Vec::new();
         loop {
+            leaving.retain(|(since, _)| since.elapsed() < LEAVING);
             changed.borrow_and_update();
             match self.0.workers.live().await {
                 Ok(live) => {
                     let routes = Arc::new(Routes::new(live, self.0.config.account));
                     // First the programs: whoever finds a route finds a program that is getting ready.
                     if let Runtime::Ready(engine) = self.runtime() {
-                        engine.prepare(routes.programs());
+                        let before = self.routes().programs();
+                        let gone = leaving.iter().flat_map(|(_, routes)| routes.programs());
+                        engine.prepare(routes.programs().into_iter().chain(before).chain(gone).collect());
                     }
-                    *self.0.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
+                    let before = {
+                        let mut current = self.0.routes.write().unwrap_or_else(PoisonError::into_inner);
+                        std::mem::replace(&mut *current, routes)
+                    };
+                    leaving.push((Instant::now(), before));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "what is deployed can't be read; what was deployed before is served");
@@ -128,6 +142,12 @@ impl Front {
             tokio::select! {
                 changed = changed.changed() => if changed.is_err() { return },
                 () = self.0.retry.notified() => {}
+                () = sleep(LEAVING), if !leaving.is_empty() => {
+                    leaving.clear();
+                    if let Runtime::Ready(engine) = self.runtime() {
+                        engine.prepare(self.routes().programs());
+                    }
+                }
             }
         }
     }
@@ -158,6 +178,16 @@ impl WeakFront {
             // What was deployed in between.
             front.0.retry.notify_one();
         }
+    }
+
+    /// What runs here.
+    fn usage(&self) -> EngineUsage {
+        let Some(front) = self.0.upgrade().map(Front) else { return EngineUsage::default() };
+        let Vitals { processes, memory_bytes, ended } = match front.runtime() {
+            Runtime::Ready(engine) => engine.vitals(),
+            Runtime::Missing(_) => Vitals::default(),
+        };
+        EngineUsage { scripts: front.routes().all().len(), processes, memory_bytes, ended }
     }
 
     /// There is none yet, for that reason.

@@ -27,17 +27,20 @@ pub(super) struct Page {
     /// What to do about it.
     advice: String,
     retry_secs: Option<u64>,
+    /// What it counts as.
+    pub(super) outcome: &'static str,
 }
 
 impl Page {
     fn new(status: StatusCode, title: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { status, code: None, title: title.into(), advice: advice.into(), retry_secs: None }
+        Self { status, code: None, title: title.into(), advice: advice.into(), retry_secs: None, outcome: "refused" }
     }
 
     pub(super) fn no_engine(why: &str) -> Self {
         let advice = format!("{why}. The script is deployed, and runs as soon as there is an engine.");
         Self {
             retry_secs: Some(10),
+            outcome: "unavailable",
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "There is no engine for Workers at this node", advice)
         }
     }
@@ -50,7 +53,7 @@ impl Page {
     pub(super) fn too_busy(max: usize) -> Self {
         let title = "The script is too busy";
         let advice = format!("It is answering {max} requests, the most that it may at a time. Try again in a moment.");
-        Self { retry_secs: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, title, advice) }
+        Self { retry_secs: Some(1), outcome: "busy", ..Self::new(StatusCode::SERVICE_UNAVAILABLE, title, advice) }
     }
 
     pub(super) fn bad_bookmark() -> Self {
@@ -69,6 +72,19 @@ impl Page {
 
     /// What is said of a script's own failure. Details are for those on this machine.
     pub(super) fn failed(error: &EngineError, from: IpAddr) -> Self {
+        let outcome = match error {
+            EngineError::Threw => "exception",
+            EngineError::Refused(_) => "unloadable",
+            EngineError::Cpu { .. } | EngineError::Memory | EngineError::Resting { .. } => "exceeded",
+            EngineError::Slow { .. } => "timeout",
+            EngineError::Lost => "lost",
+            EngineError::Unavailable(_) => "unavailable",
+            EngineError::Unknown => "refused",
+        };
+        Self { outcome, ..Self::of_failure(error, from) }
+    }
+
+    fn of_failure(error: &EngineError, from: IpAddr) -> Self {
         let limits = |advice: String, retry_secs| Self {
             code: Some(1102),
             retry_secs,

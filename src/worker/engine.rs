@@ -2,6 +2,7 @@
 //!
 //! Knows neither where requests come from nor where programs are kept.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -47,8 +48,24 @@ pub trait Engine: Send + Sync + 'static {
     /// Has a prepared program handle a timer: the expression that was due, and when, in Unix milliseconds.
     fn scheduled<'a>(&'a self, program: &'a Arc<Program>, cron: &'a str, due_ms: u64) -> Running<'a, ()>;
 
+    /// How what runs is. Asked every few seconds.
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
+    }
+
     /// Lets requests finish, then ends whatever runs.
     fn stop(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// How what runs programs is.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Vitals {
+    /// Processes of its own.
+    pub processes: usize,
+    /// Memory that they have, in bytes.
+    pub memory_bytes: u64,
+    /// How many have ended before their time, by why: a short list.
+    pub ended: BTreeMap<&'static str, u64>,
 }
 
 /// Why a program gave no answer.

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -32,6 +33,7 @@ class Node:
         )
         self.running = self._wait_until_it_serves()
         self.url, self.account = self.running["api"], self.running["account"]
+        self.node = self.running["node"]
         self.api = self.url + "/client/v4"
         self.bindings = self.running["bindings"]
         self.workers = self.running["workers"]
@@ -44,7 +46,9 @@ class Node:
                 break
             try:
                 running = json.loads((self.data / "node.json").read_text())
-                with urllib.request.urlopen(running["api"] + "/healthz", timeout=5) as answer:
+                certificate = running.get("api_certificate")
+                self.tls = ssl.create_default_context(cafile=certificate) if certificate else None
+                with urllib.request.urlopen(running["api"] + "/healthz", timeout=5, context=self.tls) as answer:
                     if answer.status == 200:
                         return running
             except (OSError, ValueError, urllib.error.URLError):
@@ -61,10 +65,24 @@ class Node:
         headers = {"Authorization": f"Bearer {self.token}", **(headers or {})}
         request = urllib.request.Request(self.api + path, data=body, method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=60, context=self.tls) as answer:
                 return answer.status, answer.headers, answer.read()
         except urllib.error.HTTPError as refused:
             return refused.code, refused.headers, refused.read()
+
+    def status(self):
+        """What `starling status --json` shows."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        request = urllib.request.Request(self.url + "/starling/v1/status", headers=headers)
+        with urllib.request.urlopen(request, timeout=60, context=self.tls) as answer:
+            return json.loads(answer.read())
+
+    def metrics(self):
+        """Samples by name and labels, as Prometheus reads them."""
+        request = urllib.request.Request(self.url + "/metrics", headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(request, timeout=60, context=self.tls) as answer:
+            lines = [line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in lines}
 
     def create_namespace(self, title):
         body = json.dumps({"title": title}).encode()

@@ -34,9 +34,15 @@ class Visitor:
 
     def __init__(self, node):
         self.port = int(node.workers.rsplit(":", 1)[1])
+        self.tls = node.tls
+
+    def _connect(self, timeout):
+        if self.tls is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        return http.client.HTTPSConnection("localhost", self.port, timeout=timeout, context=self.tls)
 
     def ask(self, script, path="/", method="GET", body=None, headers=None, timeout=90, host=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = self._connect(timeout)
         host = host or f"{script}.workers.localhost:{self.port}"
         try:
             connection.request(method, path, body, {"Host": host, **(headers or {})})
@@ -178,9 +184,13 @@ def run(report, binary, home, workerd):
         sharing(report, node, other, visitor, elsewhere, namespace)
         swapping(report, node, visitor, namespace, good)
         hostile(report, node, visitor, namespace, foreign, good)
+        measured(report, node)
         ending(report, node, visitor, good, binary, home, more)
     finally:
         flock.stop()
+    storms(report, binary, home, more)
+    encrypted(report, binary, home, more)
+    taking_over(report, binary, home, more)
 
 
 def requests(report, node, visitor, elsewhere, namespace):
@@ -333,6 +343,26 @@ def sharing(report, node, other, visitor, elsewhere, namespace):
         assert sorted(took)[2] < 1, took
         delete(node, "fresh")
         until(lambda: elsewhere.ask("fresh")[0] == 404)
+    with case("of two versions each visitor's key keeps its own, at every PoP"):
+        for n in (1, 2):
+            upload(node, "split", f"export default {{ fetch() {{ return new Response('version {n}') }} }}")
+        scripts = f"/accounts/{node.account}/workers/scripts/split"
+        versions = json.loads(node.call("GET", f"{scripts}/versions")[2])["result"]["items"]
+        assert len(versions) == 2, versions
+        shares = [{"version_id": version["id"], "percentage": 50} for version in versions]
+        body = json.dumps({"strategy": "percentage", "versions": shares}).encode()
+        status, _, answer = node.call("POST", f"{scripts}/deployments", body, {"Content-Type": "application/json"})
+        assert status == 200, answer
+        for at in (visitor, elsewhere):
+            until(lambda: {at.ask("split")[2] for _ in range(30)} == {b"version 1", b"version 2"})
+        told = {}
+        for n in range(40):
+            headers = {"Cloudflare-Workers-Version-Key": f"visitor-{n}"}
+            told[n] = {at.text("split", headers=headers) for at in (visitor, elsewhere) for _ in range(4)}
+        assert all(len(answers) == 1 for answers in told.values()), told
+        firsts = sum(answers == {"version 1"} for answers in told.values())
+        assert 8 <= firsts <= 32, f"{firsts} of 40 at half each"
+        delete(node, "split")
     with case("a cron trigger fires at one PoP"):
         schedules = f"/accounts/{node.account}/workers/scripts/good-2/schedules"
         status, _, answer = node.call("PUT", schedules, b'[{"cron":"* * * * *"}]', {"Content-Type": "application/json"})
@@ -422,6 +452,17 @@ def hostile(report, node, visitor, namespace, foreign, good):
             def check():
                 assert visitor.ask("evil", "/name")[2] == b"evil"
             eventually(check, 70)
+    with case("many long stretches, each within the limit, move a script into a process of its own"):
+        until(lambda: visitor.ask("evil", "/name")[0] == 200, 70)
+        settled(node)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            choppy = pool.submit(visitor.ask, "evil", "/choppy")
+            until(lambda: len(engines(node)) > 1)
+            load = Load(visitor, good)
+            time.sleep(3)
+            bad = load.stop()
+            assert not bad and load.slowest() < 1.5, f"{bad}, {load.slowest()} s at most"
+            assert choppy.result()[0] in (200, 502, 503), choppy.result()
     with case("a second offence is told apart from the innocent, and rests"):
         load = Load(visitor, good)
         told = [visitor.ask("evil", "/objects") for _ in range(4)]
@@ -467,6 +508,171 @@ def hostile(report, node, visitor, namespace, foreign, good):
         assert visitor.text("evil", "/env") in ("done: null", "done: {}"), visitor.text("evil", "/env")
 
 
+def measured(report, node):
+    with report.case("serving", "what was answered and what runs is measured, and shown by `starling status`"):
+        samples = node.metrics()
+        requests = lambda script, outcome: samples.get(
+            f'starling_worker_requests_total{{script="{script}",outcome="{outcome}"}}', 0)
+        assert requests("good-1", "answered") > 100 and requests("good-1", "exception") >= 1, samples
+        assert requests("evil", "exceeded") >= 4 and requests("changing", "unloadable") >= 3, samples
+        assert samples["starling_worker_processes"] == len(engines(node)) >= 1
+        assert samples["starling_worker_memory_bytes"] > 20 << 20
+        assert samples["starling_worker_scripts"] >= 4
+        assert samples['starling_worker_processes_ended_total{why="cpu"}'] >= 1
+        assert samples['starling_worker_processes_ended_total{why="memory"}'] + samples.get(
+            'starling_worker_processes_ended_total{why="crash"}', 0) >= 1
+        assert samples["starling_worker_request_duration_seconds_count"] > 100
+        shown = node.status()["workers"]
+        assert shown["answered"] > 100 and shown["failed"] > 4 and shown["processes"] >= 1, shown
+        command = [node.binary, "status", "--data", str(node.data)]
+        said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+        line = next(line for line in said.splitlines() if line.strip().startswith("workers"))
+        assert "scripts in" in line and "requests answered" in line and "before their time" in line, line
+
+
+FORK = """let visits = 0, refusals = 0;
+export default {
+  async fetch(request) {
+    const url = new URL(request.url);
+    if (url.pathname === "/count") return Response.json({ visits, refusals });
+    visits++;
+    if (url.pathname === "/times") {
+      const asked = Array.from({ length: Number(url.searchParams.get("n")) }, () => fetch(url.searchParams.get("url")));
+      const told = await Promise.allSettled(asked);
+      const refused = told.filter(({ status }) => status === "rejected");
+      return Response.json([told.length - refused.length, refused[0]?.reason.message]);
+    }
+    const each = { length: Number(url.searchParams.get("each")) };
+    const told = await Promise.allSettled(Array.from(each, () => fetch(request.url)));
+    refusals += told.filter(({ reason }) => /Too many subrequests/.test(reason?.message)).length;
+    return new Response(request.headers.get("cdn-loop"));
+  },
+};"""
+
+
+def storms(report, binary, home, more):
+    """Where scripts may fetch from this machine, and so from themselves."""
+    node = Node(binary, home / "storms", "LON", more=[*more, "--workers-fetch-local"])
+    try:
+        visitor = Visitor(node)
+        for name in ("fork", "good"):
+            upload(node, name, FORK if name == "fork" else WORKER, bindings(node.create_namespace(name), name))
+        body = json.dumps({"pattern": "127.0.0.1/*", "script": "fork"}).encode()
+        zone = json.loads(node.call("GET", "/zones?name=127.0.0.1")[2])["result"][0]["id"]
+        status, _, answer = node.call("POST", f"/zones/{zone}/workers/routes", body, {"Content-Type": "application/json"})
+        assert status == 200, answer
+        count = lambda: json.loads(visitor.text("fork", "/count"))
+        until(lambda: visitor.ask("good", "/name")[2] == b"good" and visitor.ask("fork", "/count")[0] == 200, 30)
+        settled(node)
+        with report.case("hostile", "a request may fetch 1,000 times, whatever comes of it"):
+            url = urllib.parse.quote(f"{node.url}/healthz", safe="")
+            done, refused = json.loads(visitor.text("fork", f"/times?n=1200&url={url}"))
+            assert (done, refused) == (1000, "Too many subrequests by single Worker invocation."), (done, refused)
+            done, refused = json.loads(visitor.text("fork", f"/times?n=10&url={url}"))
+            assert (done, refused) == (10, None), "the next one has its own"
+            nowhere = urllib.parse.quote("http://127.0.0.1:1/", safe="")
+            done, refused = json.loads(visitor.text("fork", f"/times?n=1&url={nowhere}"))
+            assert done == 0 and "subrequests" not in refused, refused
+        with report.case("hostile", "a script that asks itself, four times each time, comes to an end"):
+            before, host = count()["visits"], f"127.0.0.1:{visitor.port}"
+            visitor.text(None, "/?each=4", host=host)
+            after = count()
+            assert 5 <= after["visits"] - before <= 85 and after["refusals"] > 0, after
+            time.sleep(1)
+            assert count() == after, "nothing goes on"
+        with report.case("hostile", "a storm of a script's own requests ends, and costs that script alone"):
+            load = Load(visitor, ["good"], "/name")
+            status, _, body = visitor.ask(None, "/?each=30", host=host)
+            bad = load.stop()
+            assert status == 200 or b"error code: 1102" in body, f"{status} {body}"
+            assert not bad and load.count() > 3, f"others: {bad} of {load.count()}"
+            visits = lambda: sum(n for name, n in node.metrics().items() if 'requests_total{script="fork"' in name)
+            until(lambda: (before := visits()) == (time.sleep(1), visits())[1] and before < 30_000)
+            until(lambda: visitor.ask("fork", f"/times?n=10&url={url}")[2] == b"[10,null]", 70)
+    finally:
+        node.stop()
+
+
+def encrypted(report, binary, home, more):
+    node = Node(binary, home / "encrypted", "LON", more=[*more, "--tls-auto"])
+    try:
+        visitor = Visitor(node)
+        upload(node, "good", bindings=bindings(node.create_namespace("encrypted"), "good"))
+        until(lambda: visitor.ask("good", "/name")[0] == 200, 30)
+        with report.case("serving", "a visit over HTTPS, whose certificate the cluster's authority has signed"):
+            assert node.workers.startswith("https://"), node.workers
+            seen = json.loads(visitor.text("good", "/seen?a=b"))
+            assert seen["url"] == f"https://good.workers.localhost:{visitor.port}/seen?a=b", seen
+            body = os.urandom(300_000)
+            assert visitor.ask("good", "/echo", "POST", body)[2] == body
+            assert visitor.text("good", "/put?key=k&value=v") == "v"
+            raw = socket.create_connection(("localhost", visitor.port), 30)
+            with visitor.tls.wrap_socket(raw, server_hostname="localhost") as stream:
+                assert stream.version() == "TLSv1.3"
+                reader = websocket(stream, "good.workers.localhost", "/socket")
+                stream.sendall(bytes([0x81, 0x83, 0, 0, 0, 0]) + b"one")
+                head = reader.read(2)
+                assert reader.read(head[1]) == b"heard one"
+        with report.case("serving", "plain HTTP where HTTPS is served gets nowhere"):
+            plain = http.client.HTTPConnection("127.0.0.1", visitor.port, timeout=30)
+            try:
+                plain.request("GET", "/name", headers={"Host": "good.workers.localhost"})
+                answered = plain.getresponse().status
+            except (OSError, http.client.HTTPException):
+                answered = None
+            assert answered != 200, answered
+            assert visitor.text("good", "/name") == "good"
+    finally:
+        node.stop()
+
+
+CRON = """export default {
+  fetch: () => new Response("ready"),
+  async scheduled(controller, env) {
+    await env.KV.put(`begun ${controller.scheduledTime} ${crypto.randomUUID()}`, "");
+    await scheduler.wait(40_000);
+    await env.KV.put(`done ${controller.scheduledTime} ${crypto.randomUUID()}`, "");
+  },
+};"""
+
+
+def taking_over(report, binary, home, more):
+    """Takes up to two minutes: timers are a minute apart."""
+    flock = Flock(binary, home / "cron", 2, more=more)
+    try:
+        node, namespace = flock.nodes[0], flock.nodes[0].create_namespace("cron")
+        upload(node, "timer", CRON, [{"type": "kv_namespace", "name": "KV", "namespace_id": namespace}])
+        for each in flock.nodes:
+            until(lambda: Visitor(each).ask("timer")[2] == b"ready", 30)
+            settled(each)
+
+        def notes(at, prefix):
+            path = f"/accounts/{at.account}/storage/kv/namespaces/{namespace}/keys?prefix={prefix}"
+            return [key["name"].split()[1] for key in json.loads(at.call("GET", path)[2])["result"]]
+
+        written = lambda: {each.node: each.status()["last_write"] for each in flock.nodes}
+        with report.case("serving", "the PoP that has a timer is lost: another one handles it"):
+            schedules = f"/accounts/{node.account}/workers/scripts/timer/schedules"
+            body, media = b'[{"cron":"* * * * *"}]', {"Content-Type": "application/json"}
+            assert node.call("PUT", schedules, body, media)[0] == 200
+            time.sleep(1)
+            before = written()
+            until(lambda: notes(node, "begun"), 75)
+            time.sleep(0.5)
+            after, minute = written(), notes(node, "begun")[0]
+            [owner] = [each for each in flock.nodes if after[each.node] != before[each.node]]
+            [heir] = [each for each in flock.nodes if each is not owner]
+            assert notes(heir, "begun") == [minute] and not notes(heir, "done")
+            owner.process.kill()
+            owner.process.wait()
+            until(lambda: notes(heir, "begun").count(minute) == 2, 45)
+            until(lambda: minute in notes(heir, "done"), 60)
+            assert notes(heir, "done").count(minute) == 1 and notes(heir, "begun").count(minute) == 2
+            assert heir.metrics()['starling_worker_timers_total{outcome="handled"}'] >= 1
+    finally:
+        flock.stop()
+
+
 def ending(report, node, visitor, good, binary, home, more):
     def case(name):
         return report.case("serving", name)
@@ -510,10 +716,14 @@ def main():
     parser.add_argument("--binary", required=True)
     parser.add_argument("--workerd", required=True)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--only", choices=["storms", "encrypted", "taking_over"])
     options = parser.parse_args()
     report, home = Report(), pathlib.Path(tempfile.mkdtemp(prefix="starling-serving-"))
     try:
-        run(report, options.binary, home, options.workerd)
+        if options.only:
+            globals()[options.only](report, options.binary, home, ["--workerd", options.workerd])
+        else:
+            run(report, options.binary, home, options.workerd)
     finally:
         if options.keep:
             print(f"kept {home}")

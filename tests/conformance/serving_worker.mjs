@@ -66,6 +66,13 @@ const paths = {
   "/async-loop": async () => {
     for (;;) await null;
   },
+  // Never computes for long without a pause, and leaves others little time.
+  "/choppy": async () => {
+    for (let end = Date.now() + 20_000; Date.now() < end; await scheduler.wait(1)) {
+      for (let n = 0; n < 400_000_000; n++);
+    }
+    return new Response("done");
+  },
   "/objects": () => {
     for (;;) kept.push(new Array(100_000).fill(1.5));
   },

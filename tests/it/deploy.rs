@@ -2,6 +2,8 @@
 //! at one that was away, and rolled back as fast.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -96,19 +98,60 @@ fn a_deployment_is_known_whole_at_the_last_node_within_half_a_second() {
     let [a, b, c] = flock(directory.path());
     let namespace = a.namespace("cards").rsplit('/').next().expect("an id").to_owned();
     let mut took = Vec::new();
+    let machine = Machine::watch();
     for number in 0..DEPLOYMENTS {
         // Every third has more code than a record carries.
         let rest = "x".repeat(if number % 3 == 0 { 200_000 } else { 100 });
         let script = format!("// {number}\n{rest}");
         curl(&a, "hello", &script, &namespace);
-        took.push(timed(|| {
+        machine.stood_still();
+        let took_now = timed(|| {
             becomes(&b, "hello", &script);
             becomes(&c, "hello", &script);
-        }));
+        });
+        took.push((took_now, machine.stood_still()));
     }
-    took.sort_unstable();
-    let at = |percent: usize| took[(DEPLOYMENTS * percent).div_ceil(100) - 1];
-    println!("after the answer, to the last of three nodes: p50 {:?}, p90 {:?}, p99 {:?}", at(50), at(90), at(99));
-    // The machine that runs this may be busy with other tests; half of them must do.
-    assert!(at(50) < Duration::from_millis(500), "{took:?}");
+    let percentile = |sorted: &[Duration], percent: usize| sorted[(sorted.len() * percent).div_ceil(100) - 1];
+    let mut all: Vec<Duration> = took.iter().map(|(took, _)| *took).collect();
+    all.sort_unstable();
+    let [p50, p90, p99] = [50, 90, 99].map(|percent| percentile(&all, percent));
+    println!("after the answer, to the last of three nodes: p50 {p50:?}, p90 {p90:?}, p99 {p99:?}");
+    assert!(p50 < Duration::from_millis(500), "{all:?}");
+    // The machine that runs this may be busy with other tests: what it was not there for says nothing.
+    let mut counted: Vec<Duration> =
+        took.iter().filter(|(_, still)| *still < Duration::from_millis(50)).map(|(took, _)| *took).collect();
+    counted.sort_unstable();
+    println!("of those {} during which the machine never stood still for 50 ms: {:?}", counted.len(), counted.last());
+    assert!(counted.is_empty() || percentile(&counted, 99) < Duration::from_millis(500), "{took:?}");
+}
+
+/// How long a thread that sleeps for a millisecond sleeps longer: the machine has other things to do.
+struct Machine {
+    longest_us: Arc<AtomicU64>,
+    is_watched: Arc<AtomicBool>,
+}
+
+impl Machine {
+    fn watch() -> Self {
+        let machine = Self { longest_us: Arc::default(), is_watched: Arc::new(AtomicBool::new(true)) };
+        let (longest_us, is_watched) = (Arc::clone(&machine.longest_us), Arc::clone(&machine.is_watched));
+        std::thread::spawn(move || {
+            while is_watched.load(Ordering::Relaxed) {
+                let slept = timed(|| std::thread::sleep(Duration::from_millis(1)));
+                longest_us.fetch_max(slept.as_micros() as u64, Ordering::Relaxed);
+            }
+        });
+        machine
+    }
+
+    /// At most, since this was last asked.
+    fn stood_still(&self) -> Duration {
+        Duration::from_micros(self.longest_us.swap(0, Ordering::Relaxed))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.is_watched.store(false, Ordering::Relaxed);
+    }
 }

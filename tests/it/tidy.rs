@@ -177,6 +177,7 @@ const PARTS: &[Part] = &[
             "crate::api::session",
             "crate::https::ServerTls",
             "crate::kv",
+            "crate::metrics",
             "crate::operator",
             "crate::worker",
         ],

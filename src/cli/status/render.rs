@@ -46,11 +46,30 @@ fn facts(status: &Value, now_ms: u64) -> Vec<(&'static str, String)> {
         ("durability", text(status, "durability")),
         ("entries", number(status, "entries").map(grouped)),
         ("disk", number(status, "disk_bytes").map(bytes)),
+        ("workers", status.get("workers").and_then(workers)),
         ("digest", text(status, "digest")),
         ("watermark", watermark),
         ("clock", clock.map(|offset| format!("{offset:+} ms from the peers' median"))),
     ];
     facts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+fn workers(workers: &Value) -> Option<String> {
+    let scripts = number(workers, "scripts")?;
+    let mut text = format!("{} {}", grouped(scripts), if scripts == 1 { "script" } else { "scripts" });
+    if let (Some(processes @ 1..), Some(memory)) = (number(workers, "processes"), number(workers, "memory_bytes")) {
+        let noun = if processes == 1 { "process" } else { "processes" };
+        // Writing to a String can't fail.
+        let _ = write!(text, " in {} {noun} with {}", grouped(processes), bytes(memory));
+    }
+    if let (Some(answered), Some(failed)) = (number(workers, "answered"), number(workers, "failed")) {
+        let _ = write!(text, "; {} requests answered, {} failed", grouped(answered), grouped(failed));
+    }
+    let ended: u64 = workers.get("processes_ended")?.as_object()?.values().filter_map(Value::as_u64).sum();
+    if ended > 0 {
+        let _ = write!(text, "; {} processes ended before their time", grouped(ended));
+    }
+    Some(text)
 }
 
 fn alarms(page: &mut String, status: &Value, paint: Paint) {
@@ -219,6 +238,8 @@ mod tests {
                 { "name": "odd", "state": "connected", "version_vectors_agree": true, "digests_agree": false },
             ],
             "digest": "c0ffee", "entries": 1_234_567, "watermark_ms": NOW_MS - 1_500, "disk_bytes": 5_767_168,
+            "workers": { "scripts": 12, "processes": 2, "memory_bytes": 190_000_000, "answered": 4_321, "failed": 2,
+                         "processes_ended": { "cpu": 1, "crash": 2 } },
             "clock_offset_ms": -3, "counters": { "records_applied": 42_000, "bad_frames": 0 },
             "alarms": ["clock 260 ms off"],
         })
@@ -240,6 +261,8 @@ mod tests {
                 "  up          3h 12m",
                 "  entries     1,234,567",
                 "  disk        5.5 MiB",
+                "  workers     12 scripts in 2 processes with 181.2 MiB; 4,321 requests answered, 2 failed; 3 processes \
+                 ended before their time",
                 "  watermark   all writes older than 1.5 s are here",
                 "  clock       -3 ms from the peers' median",
                 "  ALARM clock 260 ms off",

@@ -125,10 +125,12 @@ async fn handle(front: &Front, due: &Due, own: NodeId) {
     match engine.scheduled(program, &due.cron, due.minute * MINUTE_MS).await {
         // It was handled, however that went.
         Ok(()) | Err(EngineError::Threw | EngineError::Cpu { .. } | EngineError::Memory) => {
+            front.0.operator.metrics().workers().timed("handled");
             leave(front, due, Note { is_done: true, ..note }).await;
         }
         Err(error) => {
             tracing::warn!(%script, cron = due.cron, %error, "a timer was not handled here; another node takes over");
+            front.0.operator.metrics().workers().timed("failed");
             leave(front, due, Note { node: 0, ..note }).await;
         }
     }

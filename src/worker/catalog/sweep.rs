@@ -110,7 +110,7 @@ impl Workers {
 
     /// Removes what belongs to lives that are over or that no name stands for. The latter may be waiting for its name
     /// to arrive, or for its assets to be uploaded, so it gets time.
-    async fn sweep(&self) -> Result<(), KvError> {
+    pub(super) async fn sweep(&self) -> Result<(), KvError> {
         let heads = self.rows::<Head>(&Tag::Head.key(&[])).await?;
         let named: BTreeSet<Life> = heads.into_iter().map(|(_, head)| head.life).collect();
         let mut last_used: BTreeMap<Life, u64> = BTreeMap::new();

@@ -20,6 +20,8 @@ pub(super) const CF_HEADER: &str = "x-starling-cf";
 pub(super) const SEAT_HEADER: &str = "x-starling-seat";
 /// Says what a request to the node wants.
 pub(super) const DESK_HEADER: &str = "x-starling-desk";
+/// The node's leave to fetch: what is to be said in `cdn-loop`.
+pub(super) const LOOP_HEADER: &str = "x-starling-loop";
 
 /// Answers whether the event loop turns, and has programs handle timers: what HTTP can't.
 const WARDEN: &str = r#"export default {
@@ -43,6 +45,17 @@ const CACHE: &str = r#"export default {
 const TAIL: &str = r#"export default {
   async tail(events, env) {
     await env.NODE.fetch("http://node/", { method: "POST", body: JSON.stringify(events) });
+  },
+};"#;
+/// Between all programs and the network: asks the node for leave for each fetch. Which program it is for stands in the
+/// properties of the way to it. Connections go through, uncounted.
+const GATE: &str = r#"export default {
+  async fetch(request, env, { props }) {
+    const leave = await env.NODE.fetch("http://node/", { headers: { "x-starling-seat": props.seat } });
+    if (leave.status !== 204) throw new Error("Too many subrequests by single Worker invocation.");
+    const asked = new Request(request);
+    asked.headers.append("cdn-loop", leave.headers.get("x-starling-loop"));
+    return env.INTERNET.fetch(asked);
   },
 };"#;
 /// For the runtime's own programs above.
@@ -121,6 +134,12 @@ fn write_config(text: &mut String, seats: &[Seat<'_>], places: &impl Places, rea
          tlsOptions = (trustBrowserCas = true))),"
     )?;
     write_own(text, "cache", CACHE, "")?;
+    write!(text, "(name = \"leave\", external = (address = ")?;
+    write_address(text, &places.desk())?;
+    writeln!(text, ", http = (injectRequestHeaders = [(name = \"{DESK_HEADER}\", value = \"leave\")]))),")?;
+    let gate = ", compatibilityFlags = [\"connect_pass_through\"], globalOutbound = \"internet\", bindings = [\
+                (name = \"NODE\", service = \"leave\"), (name = \"INTERNET\", service = \"internet\")]";
+    write_own(text, "gate", GATE, gate)?;
     let mut warden = String::from(", compatibilityFlags = [\"service_binding_extra_handlers\"], bindings = [");
     for Seat { number, .. } in seats {
         write!(warden, "(name = \"p{number}\", service = \"p{number}\"), ")?;
@@ -178,6 +197,7 @@ fn write_seat(text: &mut String, seat: &Seat<'_>, places: &impl Places) -> fmt::
     };
     write_compatibility(text, &program.compatibility_date, &program.compatibility_flags)?;
     write!(text, ", cacheApiOutbound = \"cache\"")?;
+    write!(text, ", globalOutbound = (name = \"gate\", props = (json = \"{{\\\"seat\\\":\\\"{number}\\\"}}\"))")?;
     if *is_watched {
         write!(text, ", tails = [\"tail{number}\"]")?;
     }
@@ -363,6 +383,7 @@ mod tests {
             r#"address = "unix:/run/b4", http = (injectRequestHeaders = [(name = "X-KV-Namespace", value = "03030303"#,
             r#"compatibilityDate = "2021-11-02", compatibilityFlags = ["nodejs_compat", ]"#,
             r#"network = (allow = ["public"], deny = ["unix", "unix-abstract"]"#,
+            r#"globalOutbound = (name = "gate", props = (json = "{\"seat\":\"4\"}"))"#,
         ] {
             assert!(text.contains(part), "{part} is not in\n{}", *text);
         }

@@ -1,4 +1,5 @@
-//! The node's end of what programs ask of it beside KV: their static files, and what is told of them to watchers.
+//! The node's end of what programs ask of it beside KV: their static files, leave to fetch, and what is told of them to
+//! watchers.
 //!
 //! A process has one such socket. The runtime says which program a request is from.
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -21,19 +22,23 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
 use super::Files;
-use super::config::{DESK_HEADER, SEAT_HEADER};
+use super::config::{DESK_HEADER, LOOP_HEADER, SEAT_HEADER};
+use super::host::Guest;
+use super::reach::loop_header;
 use crate::worker::engine::{Streamed, streamed};
 use crate::worker::{Program, ScriptId, TAIL_EVENT_LEN_MAX, Tails, static_files};
 
 /// Connections of a process at a time.
 const CONNECTIONS_MAX: usize = 512;
+/// How many of them are kept for what comes next; the others make room at once for those that wait.
+const KEPT_MAX: usize = 64;
 /// All that is told at once of a program, in bytes.
 const EVENTS_LEN_MAX: usize = 8 * TAIL_EVENT_LEN_MAX;
 
 /// What a process's programs ask of the node.
 pub(super) struct Desk {
     /// By seat.
-    pub(super) programs: Vec<Arc<Program>>,
+    pub(super) guests: Vec<Guest>,
     pub(super) tails: Tails,
     pub(super) files: Arc<dyn Files>,
 }
@@ -55,6 +60,7 @@ pub(super) fn serve(path: &Path, desk: Desk, end: impl Future + Send + 'static) 
                 accepted = accepted => accepted,
             };
             let Ok((stream, _)) = accepted else { continue };
+            let is_kept = places.available_permits() >= CONNECTIONS_MAX - KEPT_MAX;
             let desk = Arc::clone(&desk);
             let service = service_fn(move |request| {
                 let desk = Arc::clone(&desk);
@@ -64,6 +70,7 @@ pub(super) fn serve(path: &Path, desk: Desk, end: impl Future + Send + 'static) 
                 // A broken connection is the runtime's affair.
                 let _ = http1::Builder::new()
                     .timer(TokioTimer::new())
+                    .keep_alive(is_kept)
                     .serve_connection(TokioIo::new(stream), service)
                     .await;
                 drop(place);
@@ -74,18 +81,28 @@ pub(super) fn serve(path: &Path, desk: Desk, end: impl Future + Send + 'static) 
 }
 
 impl Desk {
-    fn program(&self, headers: &HeaderMap) -> Option<&Arc<Program>> {
-        self.programs.get(headers.get(SEAT_HEADER)?.to_str().ok()?.parse::<usize>().ok()?)
+    fn guest(&self, headers: &HeaderMap) -> Option<&Guest> {
+        self.guests.get(headers.get(SEAT_HEADER)?.to_str().ok()?.parse::<usize>().ok()?)
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Streamed> {
         let (parts, body) = request.into_parts();
         let purpose = parts.headers.get(DESK_HEADER).map(|value| value.as_bytes());
-        match (self.program(&parts.headers), purpose) {
-            (Some(program), Some(b"assets")) => {
+        match (self.guest(&parts.headers), purpose) {
+            (Some(Guest { program, .. }), Some(b"assets")) => {
                 static_files::answer(program, &*self.files, &parts.method, parts.uri.path(), &parts.headers).await
             }
-            (Some(program), Some(b"events")) => {
+            (Some(guest), Some(b"leave")) => match guest.reach.allowance.take_fetch() {
+                Some(hops) => {
+                    let mut leave = empty(StatusCode::NO_CONTENT);
+                    if let Ok(value) = HeaderValue::try_from(loop_header(hops)) {
+                        leave.headers_mut().insert(LOOP_HEADER, value);
+                    }
+                    leave
+                }
+                None => empty(StatusCode::TOO_MANY_REQUESTS),
+            },
+            (Some(Guest { program, .. }), Some(b"events")) => {
                 if let Ok(text) = Limited::new(body, EVENTS_LEN_MAX).collect().await {
                     self.tell(program, &text.to_bytes());
                 }

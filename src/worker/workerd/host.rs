@@ -132,9 +132,9 @@ impl Host {
             let seat = Seat::new(index, Arc::clone(&guest.program), place.requests(index), Arc::clone(&house));
             seats.insert(guest.program.version.clone(), Arc::new(seat));
         }
-        let programs = guests.iter().map(|guest| Arc::clone(&guest.program)).collect();
         let (end, ended) = oneshot::channel::<()>();
-        let desk = desk::Desk { programs, tails: ground.tails.clone(), files: Arc::clone(&ground.files) };
+        let desk =
+            desk::Desk { guests: guests.to_vec(), tails: ground.tails.clone(), files: Arc::clone(&ground.files) };
         desk::serve(&place.desk(), desk, ended).map_err(failed)?;
         service.push(end);
         let taken: Vec<config::Seat<'_>> = guests
@@ -146,6 +146,9 @@ impl Host {
             let text = config::write(&taken, &place, ground.reach_local);
             Process::start(&ground.starter, &ground.launch, &text, &["--experimental"]).await.map_err(failed)?
         };
+        if kind == Kind::Custody {
+            process.step_back();
+        }
         let may_linger = guests.iter().any(|guest| mentions_wait_until(&guest.program));
         let host = Self {
             number,

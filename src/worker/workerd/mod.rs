@@ -16,6 +16,7 @@ mod pool;
 mod process;
 mod reach;
 mod seat;
+mod vitals;
 mod watch;
 
 use std::ffi::OsString;
@@ -33,7 +34,7 @@ use hyper::body::Body;
 use hyper::{Method, Request, Response};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::engine::{Engine, EngineError, Running, Streamed, Wrote, held, streamed};
+use super::engine::{Engine, EngineError, Running, Streamed, Vitals, Wrote, held, streamed};
 use super::static_files::Files;
 use super::{Program, Tails};
 use crate::kv::Kv;
@@ -94,7 +95,7 @@ impl Workerd {
         request: Request<Streamed>,
     ) -> Result<Response<Streamed>, EngineError> {
         let reach = self.0.reach(&program.version)?;
-        let visit = reach.allowance.begin();
+        let visit = reach.allowance.begin(reach::hops(request.headers()));
         let written = reach.session.last_write();
         let deadline = Instant::now() + ANSWER_PATIENCE;
         let mut request = Attempt::new(request);
@@ -142,7 +143,7 @@ impl Workerd {
 
     async fn handle_timer(&self, program: &Arc<Program>, cron: &str, due_ms: u64) -> Result<(), EngineError> {
         let reach = self.0.reach(&program.version)?;
-        let _visit = reach.allowance.begin();
+        let _visit = reach.allowance.begin(0);
         let Room { host, seat, presence } = self.0.room(&program.version).await?;
         host.has_served.store(true, Ordering::Relaxed);
         match host.scheduled(&seat, cron, due_ms, TIMER_PATIENCE).await {
@@ -170,6 +171,10 @@ impl Engine for Workerd {
 
     fn scheduled<'a>(&'a self, program: &'a Arc<Program>, cron: &'a str, due_ms: u64) -> Running<'a, ()> {
         Box::pin(self.handle_timer(program, cron, due_ms))
+    }
+
+    fn vitals(&self) -> Vitals {
+        self.0.vitals()
     }
 
     fn stop(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -18,8 +18,9 @@ use super::host::{Ground, Guest, Host, Kind, Unstarted, Verdict};
 use super::process::Process;
 use super::reach::Reach;
 use super::seat::{Presence, Seat};
+use super::vitals::Ends;
 use super::watch::watch_over;
-use crate::worker::engine::EngineError;
+use crate::worker::engine::{EngineError, Vitals};
 use crate::worker::{Program, ScriptId};
 
 /// Changes that come within this time of one another become one.
@@ -60,6 +61,7 @@ pub(super) struct Pool {
     /// Ticks when a program has a place, or is known to get none.
     moved: watch::Sender<u64>,
     flags: Mutex<BTreeMap<Flags, Result<(), String>>>,
+    ends: Ends,
 }
 
 /// A date, and exceptions to it.
@@ -129,6 +131,7 @@ impl Pool {
             wake: Notify::new(),
             moved: watch::channel(0).0,
             flags: Mutex::default(),
+            ends: Ends::default(),
         });
         let weak = Arc::downgrade(&pool);
         tokio::spawn(async move {
@@ -496,6 +499,7 @@ impl Pool {
         if let Some(why) = why {
             host.verdict.send_replace(Some(Verdict { why: why.clone(), guilty: sole.clone() }));
             if !host.is_retired.load(Ordering::Acquire) {
+                self.ends.count(&incident);
                 tracing::warn!(process = host.number, %why, suspects = suspects.len(), "a workerd process has ended");
             }
         }
@@ -535,6 +539,11 @@ impl Pool {
         }
         self.tick();
         self.wake.notify_one();
+    }
+
+    pub(super) fn vitals(&self) -> Vitals {
+        let hosts: Vec<Arc<Host>> = self.state().hosts.values().cloned().collect();
+        self.ends.vitals(hosts.iter().map(|host| &**host))
     }
 
     /// Lets requests finish, and ends all processes.

@@ -19,6 +19,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
 
+/// Of 19: how far a process steps back whose programs have done harm, or may have.
+const NICE_IN_CUSTODY: i32 = 10;
 /// Lines kept of what a process says on its way to the end, and their length in bytes.
 const SAID_LINES_MAX: usize = 200;
 const SAID_LINE_LEN_MAX: u64 = 4096;
@@ -131,6 +133,13 @@ impl Process {
     pub(super) fn kill(&self) {
         // An error means that it has ended.
         let _ = rustix::process::pidfd_send_signal(&self.handle, Signal::KILL);
+    }
+
+    /// Lets others have the processor first.
+    pub(super) fn step_back(&self) {
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
+        // An error means that it has ended.
+        let _ = rustix::process::setpriority_process(pid, NICE_IN_CUSTODY);
     }
 
     /// Processor time it has taken, and memory it has, in bytes.

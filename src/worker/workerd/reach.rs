@@ -1,12 +1,14 @@
-//! What a program reaches at the node: its own namespaces, so often, and over so many connections.
+//! What a program reaches: its own namespaces at the node, and the network, each so often.
 //!
-//! A request of a program that arrives here can't be told from its other requests, so what they may ask for is counted
-//! together: as much as all that are being answered may ask for.
+//! What a program asks for can't be told by the requests that it is answering, so it is counted together: as much as all
+//! that are being answered may ask for.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use hyper::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderName};
+use tokio::time::Instant;
 
 use crate::binding::{Authorize, NamespaceRefused, stated_namespace};
 use crate::kv::{Kv, NamespaceId, Scope};
@@ -33,14 +35,43 @@ impl Reach {
     }
 }
 
-/// How often a program may still use KV.
+/// How often a request may fetch, by how many scripts stand between it and its visitor. Each fetch may come back as a
+/// request, so that one visitor causes a bounded number of them whatever scripts do to one another, or to themselves.
+pub(super) const FETCHES_MAX: [u64; 4] = [1_000, 50, 5, 0];
+/// Scripts that are told apart between a request and its visitor.
+const HOPS_MAX: usize = FETCHES_MAX.len() - 1;
+/// Says in a fetch how many scripts it went through (RFC 8586).
+const LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+/// What begins our part of it.
+const LOOP_NAME: &str = "starling; hops=";
+/// How long what goes on after an answer counts as being as far from its visitor as the answer was.
+const LINGER_MAX: Duration = Duration::from_secs(30);
+
+/// Our part of the header of a fetch, that many scripts from a visitor.
+pub(super) fn loop_header(hops: usize) -> String {
+    format!("{LOOP_NAME}{hops}")
+}
+
+/// How many scripts a request went through.
+pub(super) fn hops(headers: &HeaderMap) -> usize {
+    let values = headers.get_all(LOOP).iter().filter_map(|value| value.to_str().ok());
+    let parts = values.flat_map(|text| text.split(',')).filter_map(|part| part.trim().strip_prefix(LOOP_NAME));
+    // Whoever writes nonsense there has been here.
+    parts.map(|hops| hops.parse().unwrap_or(HOPS_MAX)).max().unwrap_or(0).min(HOPS_MAX)
+}
+
+/// How often a program may still use KV, and fetch.
 #[derive(Default)]
 pub(super) struct Allowance(Mutex<Counts>);
 
 #[derive(Default)]
 struct Counts {
-    requests: u64,
-    left: u64,
+    /// Requests that are being answered, by their hops.
+    requests: [u64; HOPS_MAX + 1],
+    /// When the last one with so many hops ended.
+    ended: [Option<Instant>; HOPS_MAX + 1],
+    operations_left: u64,
+    fetches_left: u64,
 }
 
 impl Allowance {
@@ -48,28 +79,47 @@ impl Allowance {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request begins, and brings its share. What is not used does not pile up.
-    pub(super) fn begin(self: &Arc<Self>) -> Visit {
+    /// A request begins, that many scripts from a visitor, and brings its share. What is not used does not pile up.
+    pub(super) fn begin(self: &Arc<Self>, hops: usize) -> Visit {
+        let hops = hops.min(HOPS_MAX);
         let mut counts = self.counts();
-        counts.requests += 1;
-        counts.left = (counts.left + KV_OPERATIONS_MAX).min(KV_OPERATIONS_MAX * counts.requests);
-        Visit(Arc::clone(self))
+        counts.requests[hops] += 1;
+        let requests: u64 = counts.requests.iter().sum();
+        let fetches: u64 = counts.requests.iter().zip(FETCHES_MAX).map(|(requests, each)| requests * each).sum();
+        counts.operations_left = (counts.operations_left + KV_OPERATIONS_MAX).min(KV_OPERATIONS_MAX * requests);
+        counts.fetches_left = (counts.fetches_left + FETCHES_MAX[hops]).min(fetches);
+        Visit { allowance: Arc::clone(self), hops }
     }
 
-    fn take(&self) -> bool {
+    fn take_operation(&self) -> bool {
         let mut counts = self.counts();
-        let left = counts.left.checked_sub(1);
-        counts.left = left.unwrap_or(0);
+        let left = counts.operations_left.checked_sub(1);
+        counts.operations_left = left.unwrap_or(0);
         left.is_some()
+    }
+
+    /// How many scripts a fetch will have gone through, if it may be made: as many as it can be at most.
+    pub(super) fn take_fetch(&self) -> Option<usize> {
+        let mut counts = self.counts();
+        counts.fetches_left = counts.fetches_left.checked_sub(1)?;
+        let may_be = |hops: &usize| {
+            counts.requests[*hops] > 0 || counts.ended[*hops].is_some_and(|ended| ended.elapsed() < LINGER_MAX)
+        };
+        Some((0..=HOPS_MAX).rev().find(may_be).unwrap_or(0) + 1)
     }
 }
 
 /// A request that is being answered. What goes on after the answer may use what is left.
-pub(super) struct Visit(Arc<Allowance>);
+pub(super) struct Visit {
+    allowance: Arc<Allowance>,
+    hops: usize,
+}
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.0.counts().requests -= 1;
+        let mut counts = self.allowance.counts();
+        counts.requests[self.hops] -= 1;
+        counts.ended[self.hops] = Some(Instant::now());
     }
 }
 
@@ -79,7 +129,7 @@ impl Authorize for Reach {
         if !self.namespaces.contains(&namespace) {
             return Err(NamespaceRefused::BindingNamespace("There is no such namespace among the script's bindings"));
         }
-        if !self.allowance.take() {
+        if !self.allowance.take_operation() {
             return Err(NamespaceRefused::BindingNamespace("Too many API requests by single worker invocation"));
         }
         kv.check_namespace(namespace)
@@ -95,16 +145,65 @@ mod tests {
     #[test]
     fn a_request_brings_its_share_and_none_piles_up() {
         let allowance = Arc::new(Allowance::default());
-        assert!(!allowance.take(), "nothing runs");
-        let first = allowance.begin();
-        assert!((0..KV_OPERATIONS_MAX).all(|_| allowance.take()));
-        assert!(!allowance.take(), "that was all");
-        let second = allowance.begin();
-        assert_eq!(allowance.counts().left, KV_OPERATIONS_MAX);
+        assert!(!allowance.take_operation() && allowance.take_fetch().is_none(), "nothing runs");
+        let first = allowance.begin(0);
+        assert!((0..KV_OPERATIONS_MAX).all(|_| allowance.take_operation()));
+        assert!((0..FETCHES_MAX[0]).all(|_| allowance.take_fetch() == Some(1)));
+        assert!(!allowance.take_operation() && allowance.take_fetch().is_none(), "that was all");
+        let second = allowance.begin(0);
+        assert_eq!(allowance.counts().operations_left, KV_OPERATIONS_MAX);
         drop((first, second));
         for _ in 0..5 {
-            drop(allowance.begin());
+            drop(allowance.begin(0));
         }
-        assert_eq!(allowance.counts().left, KV_OPERATIONS_MAX);
+        assert_eq!(allowance.counts().operations_left, KV_OPERATIONS_MAX);
+        assert_eq!(allowance.counts().fetches_left, FETCHES_MAX[0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_farther_from_a_visitor_the_fewer_fetches() {
+        let allowance = Arc::new(Allowance::default());
+        let near = allowance.begin(0);
+        let far = allowance.begin(2);
+        assert_eq!(allowance.counts().fetches_left, FETCHES_MAX[0] + FETCHES_MAX[2]);
+        assert_eq!(allowance.take_fetch(), Some(3), "it may be of either");
+        drop(far);
+        tokio::time::advance(LINGER_MAX - Duration::from_secs(1)).await;
+        assert_eq!(allowance.take_fetch(), Some(3), "what was to go on after an answer");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(allowance.take_fetch(), Some(1));
+        drop(near);
+        let farthest = Arc::new(Allowance::default());
+        let _visit = farthest.begin(usize::MAX);
+        assert_eq!(farthest.take_fetch(), None, "here it ends");
+    }
+
+    /// A script that does nothing but ask itself, over all that a visitor can set off.
+    #[test]
+    fn a_visitor_sets_off_a_bounded_number_of_requests() {
+        fn storm(hops: usize, requests: u64) -> u64 {
+            let allowance = Arc::new(Allowance::default());
+            let _visit = allowance.begin(hops);
+            let taken: Vec<usize> = std::iter::from_fn(|| allowance.take_fetch()).collect();
+            match taken.first() {
+                Some(next) => requests + storm(*next, requests * taken.len() as u64),
+                None => requests,
+            }
+        }
+        assert_eq!(storm(0, 1), 1 + 1_000 + 1_000 * 50 + 1_000 * 50 * 5);
+    }
+
+    #[test]
+    fn hops_are_read_as_written_among_those_of_others() {
+        let of = |values: &[&str]| {
+            let pairs = values.iter().map(|value| (LOOP, value.parse().expect("a value")));
+            hops(&pairs.collect::<HeaderMap>())
+        };
+        assert_eq!(of(&[]), 0);
+        assert_eq!(of(&["other.example; abc=1"]), 0);
+        assert_eq!(of(&[&loop_header(1)]), 1);
+        assert_eq!(of(&["other; a=1, starling; hops=1", "starling; hops=2,x"]), 2);
+        assert_eq!(of(&["starling; hops=99"]), HOPS_MAX);
+        assert_eq!(of(&["starling; hops=-1"]), HOPS_MAX);
     }
 }

@@ -3,6 +3,7 @@
 //! Time is counted in the process's own processor time, so that a busy machine convicts nobody. Decides nothing about
 //! programs.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,12 @@ use crate::worker::engine::EngineError;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Longest that programs which share a process may compute without a pause; then the others move out.
 const SHARED_CPU_MAX: Duration = Duration::from_secs(1);
+/// A turn of the event loop that computes for so long is long: whoever shares the process waits for it.
+const LONG_TURN: Duration = Duration::from_millis(250);
+/// How much a process may compute in long turns within [`TURNS_WINDOW`]; then those who were answering move out. Each
+/// turn by itself may be short enough.
+const LONG_TURNS_MAX: Duration = Duration::from_secs(4);
+const TURNS_WINDOW: Duration = Duration::from_secs(10);
 /// Longest that a program may compute without a pause, unless its owner has set a limit.
 pub(super) const CPU_MAX: Duration = Duration::from_secs(5);
 /// How long a process may stand still, however little of that time it gets to compute.
@@ -26,6 +33,7 @@ pub(super) async fn watch_over(host: &Arc<Host>, report: impl Fn(Incident)) {
     let mut probe: Option<Probe> = None;
     let mut has_stalled = false;
     let mut cpu_before = Duration::ZERO;
+    let mut turns = LongTurns::default();
     loop {
         tokio::select! {
             () = host.process.ended() => return report(match host.process.was_ended_from_outside() {
@@ -41,7 +49,13 @@ pub(super) async fn watch_over(host: &Arc<Host>, report: impl Fn(Incident)) {
             return end(host, EngineError::Memory, report).await;
         }
         match &probe {
-            Some(sent) if sent.answer.is_finished() => (probe, has_stalled) = (None, false),
+            Some(sent) if sent.answer.is_finished() => {
+                let is_hogged = turns.add(Instant::now(), cpu.saturating_sub(sent.cpu));
+                if is_hogged && host.kind == Kind::Shared && host.seats.len() > 1 {
+                    report(Incident::Stalled);
+                }
+                (probe, has_stalled) = (None, false);
+            }
             Some(sent) => {
                 let spent = cpu.saturating_sub(sent.cpu);
                 let limit = cpu_max(host);
@@ -66,6 +80,26 @@ pub(super) async fn watch_over(host: &Arc<Host>, report: impl Fn(Incident)) {
             }
             None => {}
         }
+    }
+}
+
+/// The long turns of the last moments.
+#[derive(Default)]
+struct LongTurns(VecDeque<(Instant, Duration)>);
+
+impl LongTurns {
+    /// Notes what a turn has computed. Whether that makes too much altogether; then it begins anew.
+    fn add(&mut self, now: Instant, spent: Duration) -> bool {
+        if spent < LONG_TURN {
+            return false;
+        }
+        self.0.retain(|(at, _)| now < *at + TURNS_WINDOW);
+        self.0.push_back((now, spent));
+        let is_too_much = self.0.iter().map(|(_, spent)| *spent).sum::<Duration>() >= LONG_TURNS_MAX;
+        if is_too_much {
+            self.0.clear();
+        }
+        is_too_much
     }
 }
 
@@ -96,5 +130,22 @@ fn cpu_max(host: &Host) -> Duration {
     match host.seats.len() {
         1 => busy.filter_map(|seat| seat.program.cpu_ms.as_ref().map(of)).min().unwrap_or(CPU_MAX),
         _ => CPU_MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_long_turns_are_too_much_and_many_short_ones_are_load() {
+        let begun = Instant::now();
+        let at = |ms: u64| begun + Duration::from_millis(ms);
+        let mut turns = LongTurns::default();
+        assert!((0..1_000).all(|n| !turns.add(at(n * 10), Duration::from_millis(100))), "load");
+        let hog: Vec<bool> = (0..8).map(|n| turns.add(at(n * 800), Duration::from_millis(800))).collect();
+        assert_eq!(hog, [false, false, false, false, true, false, false, false]);
+        let mut turns = LongTurns::default();
+        assert!((0..50).all(|n| !turns.add(at(n * 4_000), Duration::from_millis(900))), "one now and then");
     }
 }
