@@ -69,7 +69,7 @@ const paths = {
   // Never computes for long without a pause, and leaves others little time.
   "/choppy": async () => {
     for (let end = Date.now() + 20_000; Date.now() < end; await scheduler.wait(1)) {
-      for (let n = 0; n < 400_000_000; n++);
+      for (let n = 0; n < 800_000_000; n++);
     }
     return new Response("done");
   },
