@@ -26,7 +26,12 @@ pub enum LoggingError {
 pub fn start(config: &Config) -> Result<(), LoggingError> {
     let filter = filter(&config.log)?;
     let colours = io::stderr().is_terminal() && crate::terminal::colours_wanted();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colours)
+        // A line that can't be written is lost. To complain of it, where it can't be written either, would be a panic.
+        .log_internal_errors(false);
     let started = match config.log_format {
         LogFormat::Text => lines.finish().try_init(),
         LogFormat::Json => lines.json().flatten_event(true).with_ansi(false).finish().try_init(),

@@ -162,6 +162,23 @@ fn a_full_disk_refuses_writes_serves_reads_and_loses_nothing() {
 }
 
 #[test]
+fn a_log_that_takes_no_lines_stops_nobody() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut node = Node::unstarted(&directory.path().join("data"));
+    node.args = ["--log", "debug"].map(str::to_owned).to_vec();
+    let mut command = starling_after("exec 2>/dev/full");
+    command
+        .args(["serve", "--api", "127.0.0.1:0", "--gossip", "127.0.0.1:0", "--data"])
+        .arg(&node.data)
+        .args(&node.args);
+    node.spawn(command);
+    let namespace = node.namespace("mute");
+    node.put(&namespace, "key", "value");
+    assert_eq!(node.get(&namespace, "key").as_deref(), Some(&b"value"[..]));
+    assert_eq!(node.stop().code(), Some(0));
+}
+
+#[test]
 fn a_peer_that_stands_still_slows_nobody_and_catches_up() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let at = |name: &str| directory.path().join(name);

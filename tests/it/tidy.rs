@@ -235,6 +235,12 @@ const PARTS: &[Part] = &[
         never: &["tokio", "quinn", "fjall", "hyper", "..SystemTime", "..thread_rng", "rand::rng", "rand::random"],
         why: "the simulator runs the replica and nothing else of the node",
     },
+    Part {
+        at: "testnet",
+        may_use: &["crate"],
+        never: &["quinn", "fjall"],
+        why: "the testnet knows the program from outside, as users do",
+    },
 ];
 
 /// Where HTTP is spoken.

@@ -1,0 +1,15 @@
+//! The testnet: real `starling` processes on an emulated planet. Knows the program from outside only: its command line,
+//! its signals, its HTTP API, and the addresses of its packets.
+
+pub mod addresses;
+pub mod api;
+pub mod chaos;
+pub mod cli;
+pub mod control;
+pub mod emulator;
+pub mod node;
+pub mod nursery;
+pub mod program;
+pub mod sample;
+pub mod table;
+pub mod world;
