@@ -252,7 +252,9 @@ pub struct Desk {
 impl Desk {
     /// Opens the socket in the testnet's directory.
     pub fn open(directory: &Path) -> Result<Self, String> {
-        let path = directory.join(SOCKET);
+        // A socket's name is short; what is below the current directory can be named from there.
+        let here = std::env::current_dir().unwrap_or_default();
+        let path = directory.strip_prefix(here).unwrap_or(directory).join(SOCKET);
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path)
             .map_err(|error| format!("{}: {error}; choose a directory with a shorter name by --dir", path.display()))?;

@@ -6,6 +6,7 @@ pub mod api;
 pub mod chaos;
 pub mod cli;
 pub mod control;
+pub mod demo;
 pub mod emulator;
 pub mod node;
 pub mod nursery;

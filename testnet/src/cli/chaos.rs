@@ -164,7 +164,7 @@ fn tell(verdict: &Verdict) {
         flat.memory_mib.0, flat.memory_mib.1, flat.fds.0, flat.fds.1, flat.disk_mib.0, flat.disk_mib.1
     );
     if let Some(ms) = verdict.converged_ms {
-        eprintln!("equal      {:.1} s after the healing", ms as f64 / 1e3);
+        eprintln!("equal      {:.1} s after the healing began", ms as f64 / 1e3);
     }
     conclude(&verdict.broken);
 }

@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and what `--help` teaches.
 
 mod chaos;
+mod demo;
 mod kv;
 mod planet;
 mod status;
@@ -39,6 +40,7 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Up(up::UpArgs),
     Status(status::StatusArgs),
     Kv(kv::KvArgs),
@@ -86,6 +88,7 @@ impl Cli {
         };
         let dir = self.dir;
         let result = match self.command {
+            Command::Demo(args) => runtime.block_on(args.run(&dir)),
             Command::Up(args) => runtime.block_on(args.run(&dir)),
             Command::Status(args) => runtime.block_on(args.run(&dir)),
             Command::Kv(args) => runtime.block_on(args.run(&dir)),
