@@ -68,6 +68,14 @@ pub struct Config {
     /// Where metrics and health checks are served to whoever can reach the address, without a token. `None`: only at
     /// the API, where `/metrics` takes a token.
     pub metrics: Option<SocketAddr>,
+    /// Requests a second that this node takes with one API token; 0 for no limit.
+    pub token_rate: u64,
+    /// Requests a second that this node takes for one account; 0 for no limit.
+    pub account_rate: u64,
+    /// Keys that an account may hold; 0 for no limit.
+    pub account_keys: u64,
+    /// Bytes of values that an account may hold; 0 for no limit.
+    pub account_bytes: u64,
     /// For development: the API needs no token. Allowed on loopback only.
     pub dev: bool,
     /// What to log, as a `tracing` filter: a level (`error`, `warn`, `info`, `debug`, `trace`) or a list such as
@@ -103,6 +111,10 @@ impl Default for Config {
             tls_auto: None,
             insecure_http: false,
             metrics: None,
+            token_rate: 0,
+            account_rate: 0,
+            account_keys: 0,
+            account_bytes: 0,
             dev: false,
             log: "info".to_owned(),
             log_format: LogFormat::Text,

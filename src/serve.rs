@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::{self, ApiConfig, ApiError};
+use crate::api::{self, ApiConfig, ApiError, Quotas};
 use crate::banner::{Started, banner};
 use crate::binding::{self, AnyNamespace, Authorize, ListenError, TokenHolder};
 use crate::config::{Bindings, Config};
@@ -161,6 +162,12 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
         workers_url,
         tls,
         failures,
+        quotas: Quotas {
+            token_rate: config.token_rate,
+            account_rate: config.account_rate,
+            account_keys: config.account_keys,
+            account_bytes: config.account_bytes,
+        },
     };
     let leaving = operator.clone();
     let (stopping, mut stopped) = watch::channel(false);
@@ -296,6 +303,13 @@ pub fn shutdown_signal() -> Result<impl Future<Output = ()> + Send + 'static, Se
 /// Whatever this process writes from now on, libraries included, only its user can read.
 pub fn keep_files_private() {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+}
+
+/// Connections are files: takes the most that the system lets this process have, where less is usual.
+pub fn open_as_many_files_as_allowed() {
+    let most = rustix::process::getrlimit(Resource::Nofile).maximum;
+    // An error means that it stays as it was.
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
 }
 
 /// Makes a file that outgrows the process's limit (`ulimit -f`) a failed write, which the store can report, instead

@@ -20,7 +20,7 @@ use super::error::RequestError;
 use super::key::check_key;
 use super::reply::Reply;
 use super::{envelope, expiry, metadata};
-use crate::kv::{KvError, Put};
+use crate::kv::{AccountId, KvError, Put};
 use crate::replica::NamespaceId;
 use crate::replica::limits::VALUE_LEN_MAX;
 
@@ -66,9 +66,16 @@ struct Outcome {
     unsuccessful_keys: Vec<String>,
 }
 
-pub(crate) async fn put(api: &Api, ns: NamespaceId, body: &mut RequestBody) -> Result<Reply, RequestError> {
+pub(crate) async fn put(
+    api: &Api,
+    account: AccountId,
+    ns: NamespaceId,
+    body: &mut RequestBody,
+) -> Result<Reply, RequestError> {
     let now = api.kv.now_ms() / 1000;
     let (pairs, _place) = read(api, body, move |items| puts(items, now)).await?;
+    let len = pairs.iter().map(|(_, put)| put.value.len() as u64).sum();
+    api.shared.meter.admit(&api.kv, account, pairs.len() as u64, len).await?;
     let keys: Vec<Bytes> = pairs.iter().map(|(key, _)| key.clone()).collect();
     let results = api.kv.put_many(ns, pairs).await;
     outcome(&keys, results)

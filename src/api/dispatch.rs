@@ -21,6 +21,7 @@ use super::body::RequestBody;
 use super::error::RequestError;
 use super::key::decode_key;
 use super::query::Query;
+use super::quota::Meter;
 use super::reply::{Reply, ReplyBody};
 use super::route::{Route, Target, route};
 use super::session::{self, Demands};
@@ -40,6 +41,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("starling-request-id");
 
 impl Api {
     pub(crate) fn new(kv: Kv, operator: Operator, workers: Workers, config: ApiConfig) -> Self {
+        let meter = Meter::new(config.quotas);
         let shared = Shared {
             started_secs: kv.now_ms() / 1000,
             operator,
@@ -48,6 +50,7 @@ impl Api {
             pop: HeaderValue::from_str(config.pop.as_deref().unwrap_or(&config.node)).ok(),
             config,
             large_bodies: Semaphore::new(bulk::LARGE_BODIES_MAX),
+            meter,
             closing: watch::Sender::new(false),
             requests: AtomicU64::new(0),
         };
@@ -148,6 +151,9 @@ impl Api {
                 self.shared.config.failures.answer(error, self.from, now)
             })?
         };
+        if let Caller::Holder(token) = &caller {
+            self.shared.meter.ask(token.id, token.account, Duration::from_millis(self.kv.now_ms()))?;
+        }
         let mut demands = Demands::from_headers(&parts.headers)?;
         demands.meet(self).await?;
         let mut reply = self.answer(route, caller, parts, method, body).await?;
@@ -296,14 +302,22 @@ impl Api {
         let query = Query::new(parts.uri.query());
         match (target, method.as_str()) {
             (Target::Value(key), "GET") => values::get(self, ns, &decode_key(key)?).await,
-            (Target::Value(key), "PUT") => values::put(self, ns, &decode_key(key)?, query, &parts.headers, body).await,
+            (Target::Value(key), "PUT") => {
+                let key = decode_key(key)?;
+                if self.shared.meter.bounds_holdings() {
+                    let is_new = self.kv.get(ns, &key).await.map_err(RequestError::kv(op))?.is_none();
+                    let len = body.stated_len().unwrap_or(0);
+                    self.shared.meter.admit(&self.kv, account, u64::from(is_new), len).await?;
+                }
+                values::put(self, ns, &key, query, &parts.headers, body).await
+            }
             (Target::Value(key), "DELETE") => values::delete(self, ns, &decode_key(key)?).await,
             (Target::Value(_), _) => Err(refuse(method, "GET, PUT, DELETE")),
             (Target::Metadata(key), "GET") => values::get_metadata(self, ns, &decode_key(key)?).await,
             (Target::Keys, "GET") => keys::list(self, ns, query).await,
             (Target::Changes, "GET") => changes::follow(self, ns, query, &parts.headers).await,
             (Target::Metadata(_) | Target::Keys | Target::Changes, _) => Err(refuse(method, "GET")),
-            (Target::Bulk, "PUT") => bulk::put(self, ns, body).await,
+            (Target::Bulk, "PUT") => bulk::put(self, account, ns, body).await,
             (Target::Bulk, "DELETE") | (Target::BulkDelete, "POST") => bulk::delete(self, ns, body).await,
             (Target::Bulk, _) => Err(refuse(method, "PUT, DELETE")),
             (Target::BulkGet, "POST") => bulk_get::get(self, ns, body).await,

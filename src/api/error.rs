@@ -45,6 +45,14 @@ pub(crate) enum RequestError {
     /// Too many wrong tokens from one address.
     #[error("Too many failed logins from your address, wait a minute and check the API token")]
     TooManyFailures,
+    /// A rate that the operator has set.
+    #[error("Too many requests with {what}: this node takes {rate} a second")]
+    TooOften { what: &'static str, rate: u64 },
+    /// A quota that the operator has set.
+    #[error(
+        "The account holds {held} {what} here, and may hold {max}: delete some, or have the operator raise the quota"
+    )]
+    HoldsTooMuch { held: u64, max: u64, what: &'static str },
     #[error("This node runs with --dev and takes no requests that a web page of another site sends")]
     CrossSite,
     #[error("Could not route to {0}, perhaps your object identifier is invalid?")]
@@ -171,7 +179,8 @@ impl RequestError {
             Self::MalformedCredentials(..) => (StatusCode::BAD_REQUEST, 6003),
             Self::Unauthenticated | Self::CrossSite => (StatusCode::FORBIDDEN, 10000),
             Self::OutOfScope { .. } | Self::Scope(_) => (StatusCode::FORBIDDEN, 9109),
-            Self::TooManyFailures => (StatusCode::TOO_MANY_REQUESTS, 10429),
+            Self::TooManyFailures | Self::TooOften { .. } => (StatusCode::TOO_MANY_REQUESTS, 10429),
+            Self::HoldsTooMuch { .. } => (StatusCode::TOO_MANY_REQUESTS, 10048),
             Self::NoRoute(_) => (StatusCode::NOT_FOUND, 7003),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, 7001),
             Self::NamespaceId { .. } => (StatusCode::BAD_REQUEST, 10011),

@@ -25,7 +25,9 @@ mod observe;
 mod openapi;
 mod operator;
 mod paging;
+mod places;
 pub(crate) mod query;
+mod quota;
 pub(crate) mod reply;
 mod route;
 pub(crate) mod serve;
@@ -51,6 +53,8 @@ use crate::operator::Operator;
 use crate::worker::Workers;
 pub use failures::Failures;
 pub use observe::serve_observers;
+use quota::Meter;
+pub use quota::Quotas;
 pub use serve::{ApiError, serve};
 
 /// How the API presents itself. There is no default: whoever serves has to say whether credentials count.
@@ -70,6 +74,8 @@ pub struct ApiConfig {
     pub tls: Option<Arc<ServerTls>>,
     /// Failed logins, at the other listeners too.
     pub failures: Arc<Failures>,
+    /// What tokens and accounts may ask of this node.
+    pub quotas: Quotas,
 }
 
 /// What a handler works with.
@@ -90,6 +96,7 @@ struct Shared {
     pop: Option<HeaderValue>,
     /// Places for requests that hold much memory.
     large_bodies: Semaphore,
+    meter: Meter,
     /// True once the server is to end: what never ends by itself should.
     closing: watch::Sender<bool>,
     /// Request ids are the start of this process and a count.

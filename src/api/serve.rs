@@ -19,9 +19,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::places::{Answering, Place, Places};
 use super::reply::{Reply, ReplyBody};
 use super::stall::StallGuard;
 use super::{Api, ApiConfig};
@@ -30,7 +31,8 @@ use crate::kv::Kv;
 use crate::operator::Operator;
 use crate::worker::Workers;
 
-/// Connections at a time. Further ones wait in the listener's backlog.
+/// Connections at a time. Beyond it the one that has been idle for longest makes room; if all are being answered, further
+/// ones wait in the listener's backlog.
 const CONNECTIONS_MAX: u32 = 4096;
 /// Requests at a time on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 128;
@@ -90,7 +92,7 @@ pub async fn serve(
 /// Whoever answers the requests of a listener.
 pub(crate) trait Answers: Send + Sync + 'static {
     /// What its answers are made of.
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static;
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static;
 
     /// Answers one request that came from that address.
     fn answer(
@@ -134,7 +136,7 @@ pub(crate) async fn serve_with(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ApiError> {
     let server = Arc::new(builder());
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+    let places = Places::new(CONNECTIONS_MAX);
     let (phase, watched) = watch::channel(Phase::Serving);
     let renewing = answers.tls().map(|tls| tokio::spawn(async move { tls.keep_current().await }));
     let mut shutdown = pin!(shutdown);
@@ -147,15 +149,21 @@ pub(crate) async fn serve_with(
         match accepted {
             Ok((stream, from, place)) => {
                 let (server, answers, watched) = (Arc::clone(&server), Arc::clone(&answers), watched.clone());
+                place.connected();
                 tokio::spawn(async move {
                     match answers.tls() {
-                        None => connection(stream, from.ip(), &server, answers, watched).await,
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => connection(stream, from.ip(), &server, answers, watched).await,
-                            Err(error) => tracing::debug!(%from, %error, "no TLS handshake"),
-                        },
+                        None => connection(stream, from.ip(), &server, answers, watched, place).await,
+                        Some(tls) => {
+                            let accepted = tokio::select! {
+                                accepted = tls.accept(stream) => accepted,
+                                () = place.sent_away() => return,
+                            };
+                            match accepted {
+                                Ok(stream) => connection(stream, from.ip(), &server, answers, watched, place).await,
+                                Err(error) => tracing::debug!(%from, %error, "no TLS handshake"),
+                            }
+                        }
                     }
-                    drop(place);
                 });
             }
             Err(error) => {
@@ -170,8 +178,8 @@ pub(crate) async fn serve_with(
         renewing.abort();
     }
     phase.send_replace(Phase::Draining);
-    let drained = timeout(DRAIN_TIMEOUT, places.acquire_many(CONNECTIONS_MAX)).await.is_ok();
-    let connections = CONNECTIONS_MAX.saturating_sub(u32::try_from(places.available_permits()).unwrap_or(0));
+    let drained = timeout(DRAIN_TIMEOUT, places.all_free()).await.is_ok();
+    let connections = places.taken();
     phase.send_replace(Phase::Closed);
     if drained { Ok(()) } else { Err(ApiError::Undrained { connections }) }
 }
@@ -196,11 +204,8 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStream, SocketAddr, Arc<Place>)> {
+    let place = places.take().await?;
     let (stream, from) = listener.accept().await?;
     stream.set_nodelay(true)?;
     Ok((stream, from, place))
@@ -212,14 +217,18 @@ async fn connection(
     server: &Builder<TokioExecutor>,
     answers: Arc<impl Answers>,
     mut phase: watch::Receiver<Phase>,
+    place: Arc<Place>,
 ) {
     let has_asked = Arc::new(AtomicBool::new(false));
     let service = {
-        let has_asked = Arc::clone(&has_asked);
+        let (has_asked, place) = (Arc::clone(&has_asked), Arc::clone(&place));
         service_fn(move |request| {
             has_asked.store(true, Ordering::Relaxed);
-            let answers = Arc::clone(&answers);
-            async move { answers.answer(request, from).await }
+            let (answers, asking) = (Arc::clone(&answers), place.ask());
+            async move {
+                let Ok(answer) = answers.answer(request, from).await;
+                Ok::<_, Infallible>(answer.map(|body| Answering::new(body, asking)))
+            }
         })
     };
     let stream = StallGuard::new(TokioIo::new(stream), WRITE_STALL_TIMEOUT);
@@ -238,6 +247,7 @@ async fn connection(
         // Broken connections and malformed requests are the client's affair; hyper answers what it can.
         _ = connection.as_mut() => return,
         () = first_request => return,
+        () = place.sent_away() => return,
         () = end => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {

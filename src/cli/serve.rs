@@ -95,6 +95,18 @@ pub(super) struct ServeArgs {
     /// Serve /metrics, /healthz and /readyz here too, without a token
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<String>,
+    /// Requests a second with one API token; 0 for no limit [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    token_rate: Option<String>,
+    /// Requests a second for one account; 0 for no limit [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    account_rate: Option<String>,
+    /// Keys that an account may hold; 0 for no limit [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    account_keys: Option<String>,
+    /// Bytes of values that an account may hold; 0 for no limit [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    account_bytes: Option<String>,
     /// The API needs no token; on loopback only
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     dev: Option<String>,
@@ -118,6 +130,7 @@ impl ServeArgs {
         runtime.block_on(async {
             serve::keep_files_private();
             serve::survive_file_size_limit()?;
+            serve::open_as_many_files_as_allowed();
             let data = DataDir::open(&config.data)?;
             Ok(serve::run(config, data).await?)
         })
@@ -146,6 +159,10 @@ impl ServeArgs {
             ("tls_auto", self.tls_auto),
             ("insecure_http", self.insecure_http),
             ("metrics", self.metrics),
+            ("token_rate", self.token_rate),
+            ("account_rate", self.account_rate),
+            ("account_keys", self.account_keys),
+            ("account_bytes", self.account_bytes),
             ("dev", self.dev),
             ("log", self.log),
             ("log_format", self.log_format),

@@ -58,6 +58,10 @@ pub const SETTINGS: &[Setting] = &[
         key: "metrics",
         apply: |config, text| optional(text, |text| address(text, 7703)).map(|value| config.metrics = value),
     },
+    Setting { key: "token_rate", apply: |config, text| limit(text).map(|value| config.token_rate = value) },
+    Setting { key: "account_rate", apply: |config, text| limit(text).map(|value| config.account_rate = value) },
+    Setting { key: "account_keys", apply: |config, text| limit(text).map(|value| config.account_keys = value) },
+    Setting { key: "account_bytes", apply: |config, text| limit(text).map(|value| config.account_bytes = value) },
     Setting { key: "dev", apply: |config, text| boolean(text).map(|value| config.dev = value) },
     Setting { key: "log", apply: |config, text| log(text).map(|value| config.log = value) },
     Setting { key: "log_format", apply: |config, text| log_format(text).map(|value| config.log_format = value) },
@@ -180,6 +184,10 @@ fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
+fn limit(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("\"{text}\" is not a whole number; 0 is no limit"))
+}
+
 fn offset_ms(text: &str) -> Result<i64, String> {
     text.parse().map_err(|_| format!("\"{text}\" is not a whole number of milliseconds"))
 }
@@ -233,6 +241,8 @@ mod tests {
             ("pop", "FRAX", "three letters"),
             ("name", "Fra 1", "a-z"),
             ("durability", "maybe", "fsync, interval, os"),
+            ("token_rate", "-1", "0 is no limit"),
+            ("account_bytes", "10 GB", "whole number"),
             ("dev", "yes", "true"),
             ("log", "starling=loud", "debug"),
             ("log", "", "debug"),

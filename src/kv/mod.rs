@@ -10,6 +10,7 @@ mod cache;
 mod cluster;
 mod error;
 mod feed;
+mod holdings;
 mod list;
 mod namespaces;
 mod scope;

