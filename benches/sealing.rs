@@ -62,6 +62,7 @@ impl Subject {
             workers_url: None,
             tls: None,
             failures: Arc::default(),
+            quotas: Default::default(),
         };
         let (kv, operator) = (node.kv().clone(), Operator::new(&node, None, Durability::Os));
         tokio::spawn(api::serve(listener, kv.clone(), operator, Workers::new(kv), api, std::future::pending()));

@@ -82,6 +82,8 @@ pub(crate) fn read_cursor(cursor: &str) -> Result<Vec<u8>, RequestError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -93,6 +95,16 @@ mod tests {
         }
         for bad in ["x", "!!!!", "AA==", &"A".repeat(CURSOR_LEN_MAX + 1)] {
             assert!(read_cursor(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_cursor_or_refused(text in "\\PC{0,40}", key in prop::collection::vec(any::<u8>(), 0..=KEY_LEN_MAX)) {
+            if let Ok(key) = read_cursor(&text) {
+                prop_assert!(key.len() <= KEY_LEN_MAX && write_cursor(&key) == text);
+            }
+            prop_assert_eq!(read_cursor(&write_cursor(&key)).expect("its own"), key);
         }
     }
 }

@@ -115,3 +115,36 @@ pub(super) async fn read_message<T: DeserializeOwned>(stream: &mut RecvStream) -
     stream.read_exact(&mut bytes).await.map_err(lost)?;
     postcard::from_bytes(&bytes).map_err(|_| MessageError::Malformed)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// What a stranger with an invitation may send: a message or an error, and no more memory than it is long.
+        #[test]
+        fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+            if let Ok(request) = postcard::from_bytes::<RequestMessage>(&bytes) {
+                let held = request.certificate_request.len() + request.name.len() + request.pop.len() + request.info.len();
+                prop_assert!(held <= bytes.len());
+            }
+            let _ = postcard::from_bytes::<ReplyMessage>(&bytes);
+        }
+
+        #[test]
+        fn requests_come_back_as_they_were(
+            (version, certificate_request, clock_ms) in any::<(u16, Vec<u8>, u64)>(), name in "\\PC{0,70}", pop in "\\PC{0,5}",
+        ) {
+            let info = Bytes::from(name.clone().into_bytes());
+            let sent = RequestMessage { version, certificate_request, name, pop, info, clock_ms };
+            let bytes = postcard::to_stdvec(&sent).expect("plain data");
+            let read: RequestMessage = postcard::from_bytes(&bytes).expect("its own");
+            prop_assert_eq!(
+                (read.version, read.certificate_request, read.name, read.pop, read.info, read.clock_ms),
+                (sent.version, sent.certificate_request, sent.name, sent.pop, sent.info, sent.clock_ms)
+            );
+        }
+    }
+}

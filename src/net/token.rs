@@ -122,6 +122,8 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_LEN] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn token() -> JoinToken {
@@ -162,5 +164,30 @@ mod tests {
     fn debug_hides_the_secret() {
         let text = format!("{:?}", token());
         assert!(!text.contains("171") && !text.contains("ab, ab") && !text.contains("secret"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_come_back_as_they_were(
+            addresses in prop::collection::vec(any::<SocketAddr>(), 1..=TOKEN_ADDRESSES_MAX),
+            (authority_fingerprint, issuer, expires_secs, secret) in any::<([u8; 32], u64, u64, [u8; 32])>(),
+        ) {
+            // Neither flow nor scope is part of where to dial.
+            let plain = |address: SocketAddr| SocketAddr::new(address.ip(), address.port());
+            let addresses = addresses.into_iter().map(plain).collect();
+            let token = JoinToken { addresses, authority_fingerprint, issuer: NodeId(issuer), expires_secs, secret };
+            prop_assert_eq!(token.to_string().parse::<JoinToken>(), Ok(token));
+        }
+
+        #[test]
+        fn any_text_is_a_token_or_an_error(rest in "\\PC{0,80}", bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = rest.parse::<JoinToken>();
+            let _ = format!("{PREFIX}{rest}").parse::<JoinToken>();
+            // With a checksum that fits: what is inside is looked at, too.
+            let sealed = [&bytes[..], &checksum(&bytes)[..]].concat();
+            if let Ok(token) = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(sealed)).parse::<JoinToken>() {
+                prop_assert!((1..=TOKEN_ADDRESSES_MAX).contains(&token.addresses.len()));
+            }
+        }
     }
 }

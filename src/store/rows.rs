@@ -126,6 +126,8 @@ pub(super) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -144,5 +146,26 @@ mod tests {
         assert!(decode_meta::<u64>(&[]).is_err());
         assert!(decode_meta::<u64>(&[9, 1]).is_err());
         assert_eq!(decode_meta::<u64>(&encode_meta(&77_u64)), Ok(77));
+    }
+
+    proptest! {
+        /// Whatever lies on a disk: an error at worst, never a panic, and nothing that would be written otherwise.
+        #[test]
+        fn rows_of_any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..700)) {
+            let row = Bytes::from(bytes.clone());
+            if let Ok(entry) = decode_entry(&row) {
+                prop_assert_eq!(encode_entry(&entry), row.clone());
+            }
+            if let Ok(key) = decode_key(row.clone()) {
+                prop_assert_eq!(key.as_bytes(), &row[..]);
+            }
+            if let Ok((at_ms, key)) = read_schedule_key(&bytes) {
+                prop_assert_eq!(schedule_key(at_ms, &key), bytes.clone());
+            }
+            prop_assert_eq!(seq_of(&bytes).is_ok(), bytes.len() == Origin::LEN + 8);
+            let _ = decode_meta::<u64>(&bytes);
+            let _ = decode_meta::<(u64, Vec<(u64, u64)>)>(&bytes);
+            let _ = decode_meta::<String>(&bytes);
+        }
     }
 }

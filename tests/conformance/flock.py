@@ -16,10 +16,10 @@ POPS = ["FRA", "NRT", "GRU", "SYD", "JNB"]
 class Node:
     """One `starling serve`, with its log beside its data."""
 
-    def __init__(self, binary, directory, pop, bindings=None, join=None, dev=False, more=()):
+    def __init__(self, binary, directory, pop, bindings=None, join=None, dev=False, more=(), exists=False):
         self.binary, self.directory, self.pop = binary, pathlib.Path(directory), pop
         self.data = self.directory / "data"
-        self.directory.mkdir(parents=True)
+        self.directory.mkdir(parents=True, exist_ok=exists)
         command = [binary, "serve", "--data", self.data, "--api", "127.0.0.1:0", "--gossip", "127.0.0.1:0"]
         command += ["--pop", pop, "--bindings", bindings or f"unix:{self.directory}/kv.sock"]
         command += ["--dev"] if dev else []

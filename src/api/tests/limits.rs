@@ -19,7 +19,7 @@ async fn what_is_too_long_too_deep_or_too_many_is_refused_by_name() {
     let many: String = (0..300).map(|n| part(&format!("metadata[{n}]"), "x")).collect();
     let bulk = |pairs: &str| ("PUT", format!("{ns}/bulk"), "", pairs.to_owned());
     let value = |body: String| ("PUT", format!("{ns}/values/k"), FORM, body);
-    let cases: Vec<(u16, (&str, String, &str, String))> = vec![
+    let cases = [
         // JSON
         (400, bulk(&deep(100_000))),
         (400, bulk(&"{\"a\":".repeat(50_000))),
@@ -120,4 +120,76 @@ async fn an_account_holds_what_it_may_and_can_make_room() {
     // What is read, listed and deleted is not written.
     assert_eq!(server.ask("GET", &format!("{ns}/keys"), "").await.status, 200);
     server.ask("DELETE", &format!("{ns}/values/a"), "").await.result();
+}
+
+/// Bytes that follow from a seed.
+struct Draws(blake3::OutputReader);
+
+impl Draws {
+    fn new(seed: u64) -> Self {
+        Self(blake3::Hasher::new().update(&seed.to_be_bytes()).finalize_xof())
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        let mut bytes = [0; 4];
+        self.0.fill(&mut bytes);
+        u32::from_be_bytes(bytes) as usize % bound
+    }
+
+    /// Changed, cut, doubled or filled with noise somewhere, a few times.
+    fn mangle(&mut self, text: &[u8]) -> Vec<u8> {
+        let mut text = text.to_vec();
+        for _ in 0..=self.below(4) {
+            let at = self.below(text.len().max(1));
+            match self.below(5) {
+                0 => text.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << self.below(8)),
+                1 => text.truncate(at),
+                2 => drop(text.splice(at..at, text[at / 2..at].to_vec())),
+                3 => drop(text.splice(at..at, [b"\r\n--B\r\n", &b"\"}]{[\":,\0\xff"[..]].concat())),
+                _ => drop(text.drain(at..(at + self.below(40)).min(text.len()))),
+            }
+        }
+        text
+    }
+}
+
+/// Forms, JSON and metadata of scripts that were mangled on their way: understood, or refused for what they are.
+#[tokio::test]
+async fn mangled_bodies_are_never_the_servers_fault() {
+    const SEEDS: std::ops::Range<u64> = 0..250;
+    let server = Server::start(false).await;
+    let ns = server.namespace("a").await;
+    let form = format!("{}{}--B--\r\n", part("value", "a value"), part("metadata", r#"{"a":{"b":[1,2]}}"#));
+    let bulk =
+        r#"[{"key":"k","value":"v","expiration_ttl":60,"metadata":{"a":1},"base64":true},{"key":"l","value":"dg=="}]"#;
+    let metadata = r#"{"main_module":"w.js","compatibility_date":"2026-01-01","compatibility_flags":["nodejs_compat"],"bindings":
+        [{"type":"plain_text","name":"A","text":"b"},{"type":"json","name":"J","json":{"a":[1]}},{"type":"secret_text","name":"S",
+        "text":"c"}],"limits":{"cpu_ms":50},"tags":["a"],"keep_bindings":["secret_text"]}"#;
+    let script = format!(
+        "{}--B\r\nContent-Disposition: form-data; name=\"w.js\"; filename=\"w.js\"\r\nContent-Type: \
+         application/javascript+module\r\n\r\nexport default {{}}\r\n--B--\r\n",
+        part("metadata", metadata)
+    );
+    let scripts = format!("/client/v4/accounts/{ACCOUNT}/workers/scripts/mangled");
+    let in_kv = |rest: &str| format!("/client/v4/accounts/{ACCOUNT}/storage/kv{ns}/{rest}");
+    let kinds = [(in_kv("values/k"), FORM, form), (in_kv("bulk"), "", bulk.to_owned()), (scripts, FORM, script)];
+    let mut statuses = std::collections::BTreeMap::<u16, usize>::new();
+    for seed in SEEDS {
+        let mut draws = Draws::new(seed);
+        for (path, headers, body) in &kinds {
+            let body = draws.mangle(body.as_bytes());
+            let headers = format!("{headers}Authorization: Bearer {TOKEN}\r\n");
+            let answer = server.call("PUT", path, &headers, &body).await;
+            let text = answer.text();
+            assert!(
+                answer.status < 500,
+                "seed {seed}, {path}: {} {text}\n{}",
+                answer.status,
+                String::from_utf8_lossy(&body)
+            );
+            *statuses.entry(answer.status).or_default() += 1;
+        }
+    }
+    assert!(statuses.len() >= 2 && statuses.contains_key(&200) && statuses.contains_key(&400), "{statuses:?}");
+    assert_eq!(server.ask("PUT", &format!("{ns}/values/after"), "all is well").await.status, 200);
 }

@@ -123,3 +123,20 @@ fn the_example_file_equals_the_defaults() {
     let keys: Vec<&str> = lines.iter().map(|line| line.split(" = ").next().unwrap()).collect();
     assert_eq!(keys, SETTINGS.iter().map(|setting| setting.key).collect::<Vec<_>>());
 }
+
+proptest::proptest! {
+    /// Whatever a configuration file says: settings, or an error that names the file.
+    #[test]
+    fn any_file_is_read_or_refused(
+        text in "\\PC{0,200}",
+        lines in proptest::collection::vec(("[a-z_]{1,12}", "(\"[^\"\\n]{0,12}\"|[0-9-]{1,20}|true|\\[\\]|\\{\\})"), 0..6),
+    ) {
+        let lines: String = lines.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        for text in [text, lines] {
+            let mut config = Config::default();
+            if let Err(error) = config.apply_file(Path::new("/etc/starling.toml"), &text) {
+                proptest::prop_assert!(error.to_string().contains("/etc/starling.toml"), "{}", error);
+            }
+        }
+    }
+}
