@@ -136,8 +136,8 @@ impl From<Refusal> for KvError {
             Refusal::Frozen => Self::Frozen,
             Refusal::Overloaded => Self::Overloaded,
             Refusal::NotElsewhere => Self::Damaged(super::SealError::Damaged),
-            // Sizes are checked before anything is sent, and the last two answer other requests.
-            Refusal::TooLarge | Refusal::UnknownDot => Self::Unexpected,
+            // Sizes are checked before anything is sent, and the others answer other requests.
+            Refusal::TooLarge | Refusal::UnknownDot | Refusal::ClockAhead(_) => Self::Unexpected,
             Refusal::FewerNodes(members) => Self::FewerNodes { members },
             Refusal::EvictedOrigin => Self::Departed,
         }

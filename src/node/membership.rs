@@ -16,7 +16,7 @@ use crate::datadir::{DataDir, write_private};
 use crate::keyring::{ClusterKey, KeyError, KeySource, Keyring};
 use crate::kv::AccountId;
 use crate::net::{self, Authority, Identity, JoinConfig, JoinRequest, NetTuning, NodeKey};
-use crate::replica::{NamespaceId, NodeId, SecretBytes, SharedSecret};
+use crate::replica::{NamespaceId, NodeId, SecretBytes, SharedSecret, Timestamp};
 
 /// Directory of keys and certificates within the data directory.
 pub(super) const IDENTITY: &str = "identity";
@@ -41,6 +41,8 @@ pub struct Membership {
     pub account: AccountId,
     /// Nodes known when it joined: node id → addresses as `host:port`.
     pub seeds: BTreeMap<NodeId, Vec<String>>,
+    /// When it was let in, by the clock of the node that did.
+    pub joined: Timestamp,
 }
 
 /// What a node that is let in is told.
@@ -59,6 +61,9 @@ pub struct Cluster {
     pub account: String,
     /// Node id, 16 hex digits → addresses.
     pub seeds: BTreeMap<String, Vec<String>>,
+    /// The stamp of its first entry on the roster.
+    #[serde(default)]
+    pub joined: Timestamp,
     /// Where the cluster key was when the directory was made.
     #[serde(default)]
     pub cluster_key_file: Option<PathBuf>,
@@ -135,7 +140,7 @@ impl Membership {
             tracing::info!("renewed this node's certificate");
         }
         let account = cluster.account.parse().map_err(|_| damaged("no account".into()))?;
-        Ok(Self { keyring, identity, authority, account, seeds: cluster.seeds() })
+        Ok(Self { keyring, identity, authority, account, seeds: cluster.seeds(), joined: cluster.joined })
     }
 }
 
@@ -177,7 +182,12 @@ fn found(
         first_secret(NamespaceId::CLUSTER, &cluster_key, clock)?,
         first_secret(NamespaceId::SYSTEM, &system_key, clock)?,
     ];
-    let cluster = Cluster { account: account.to_string(), seeds: BTreeMap::new(), cluster_key_file: None };
+    let cluster = Cluster {
+        account: account.to_string(),
+        seeds: BTreeMap::new(),
+        joined: Timestamp::default(),
+        cluster_key_file: None,
+    };
     Ok((identity, authority, Grant { cluster, secrets }))
 }
 

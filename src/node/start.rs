@@ -149,10 +149,11 @@ impl Node {
         let store = data.join(STORE);
         let seed = entropy().map_err(StartError::Entropy)?;
         let keyring = Arc::clone(&membership.keyring);
-        let secrets = keyring.secrets();
+        let (secrets, joined) = (keyring.secrets(), membership.joined);
+        let seeds = membership.seeds.keys().copied().collect();
         let replica = tokio::task::spawn_blocking(move || {
             let store = FjallStore::open(&store)?;
-            let config = replica::Config { secrets, ..replica::Config::new(node, durability, seed) };
+            let config = replica::Config { secrets, seeds, joined, ..replica::Config::new(node, durability, seed) };
             Ok::<_, StartError>(Replica::open(config, store, clock.now())?)
         });
         let replica = replica.await.map_err(|error| StartError::Cluster(error.to_string()))??;
@@ -248,15 +249,15 @@ impl Node {
         members.keys().filter(|node| **node != self.node).count() + unheard
     }
 
-    /// Whether it was told of nodes when it joined, and has heard of none of them since.
+    /// Whether it was told of a node when it joined of which it has not heard since: what it knows of its cluster is
+    /// not all there is.
     pub fn awaits_its_cluster(&self) -> impl Fn() -> bool + Send + Sync + 'static {
-        let (node, seeds) = (self.node, self.seeds.clone());
+        let seeds = self.seeds.clone();
         let (members, evicted) = (self.members.clone(), self.evicted.clone());
         move || {
             let members = members.borrow();
-            let is_alone = members.keys().all(|member| *member == node);
             let is_gone = |seed: &NodeId| evicted.read().is_ok_and(|evicted| evicted.contains(seed));
-            is_alone && seeds.keys().any(|seed| !is_gone(seed))
+            seeds.keys().any(|seed| !members.contains_key(seed) && !is_gone(seed))
         }
     }
 
@@ -379,21 +380,19 @@ fn issuer(
     handle: Handle,
     members: watch::Receiver<Option<watch::Receiver<Members>>>,
 ) -> JoinIssuer {
-    let (account, keyring) = (membership.account.to_string(), Arc::clone(&membership.keyring));
+    let (authority, membership) = (membership.authority.clone(), membership.clone());
     let policy = move |applicant: JoinApplicant| {
-        let (account, handle, members) = (account.clone(), handle.clone(), members.clone());
-        let keyring = Arc::clone(&keyring);
+        let (membership, handle, members) = (membership.clone(), handle.clone(), members.clone());
         let judged: std::pin::Pin<Box<dyn Future<Output = Result<Bytes, JoinRefusal>> + Send>> =
-            Box::pin(async move { judge(applicant, account, &keyring, &handle, &members).await });
+            Box::pin(async move { judge(applicant, &membership, &handle, &members).await });
         judged
     };
-    JoinIssuer { authority: membership.authority.clone(), policy: Arc::new(policy) }
+    JoinIssuer { authority, policy: Arc::new(policy) }
 }
 
 async fn judge(
     applicant: JoinApplicant,
-    account: String,
-    keyring: &Keyring,
+    membership: &Membership,
     handle: &Handle,
     members: &watch::Receiver<Option<watch::Receiver<Members>>>,
 ) -> Result<Bytes, JoinRefusal> {
@@ -417,16 +416,20 @@ async fn judge(
         joined: replica::Timestamp::from_ms(handle.clock().wall_ms()),
     };
     let key = Roster::key(NamespaceId::NODES, applicant.node);
-    match handle.call(Request::Write { key, content: info.to_content() }).await {
-        Ok(Reply::Written { .. }) => {}
+    let joined = match handle.call(Request::Write { key, content: info.to_content() }).await {
+        Ok(Reply::Written { stamp, .. }) => stamp,
         Ok(Reply::Refused(refusal)) => return Err(JoinRefusal::Other(format!("it can't take writes: {refusal}"))),
         _ => return Err(JoinRefusal::Other("its storage does not answer".into())),
-    }
-    let seeds = members.into_iter().map(|(node, info)| (node.to_string(), info.addresses)).collect();
+    };
+    // Those of which this node was told and has not heard itself, too.
+    let mut seeds = membership.seeds.clone();
+    seeds.extend(members.into_iter().map(|(node, info)| (node, info.addresses)));
+    let seeds = seeds.into_iter().map(|(node, addresses)| (node.to_string(), addresses)).collect();
     // The others are too many for one message; the newcomer gets them on its links.
     let is_first = |secret: &SharedSecret| matches!(secret.owner, NamespaceId::CLUSTER | NamespaceId::SYSTEM);
-    let secrets = keyring.secrets().into_iter().filter(is_first).collect();
-    let cluster = Cluster { account, seeds, cluster_key_file: None };
+    let secrets = membership.keyring.secrets().into_iter().filter(is_first).collect();
+    let account = membership.account.to_string();
+    let cluster = Cluster { account, seeds, joined, cluster_key_file: None };
     postcard::to_stdvec(&Grant { cluster, secrets })
         .map(Bytes::from)
         .map_err(|error| JoinRefusal::Other(error.to_string()))

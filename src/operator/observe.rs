@@ -41,7 +41,7 @@ impl Operator {
             reasons.push("not on the roster yet".to_owned());
         }
         if (self.0.awaits_its_cluster)() {
-            reasons.push("joined, and has not heard from the cluster yet".to_owned());
+            reasons.push("joined, and has not heard of all the cluster yet".to_owned());
         }
         let has_caught_up = self.0.caught_up.load(Ordering::Relaxed);
         if !has_caught_up && !status.peers.is_empty() && status.peers.iter().all(|peer| !peer.connected) {

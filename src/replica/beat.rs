@@ -116,9 +116,8 @@ impl<S: Store> Replica<S> {
             .map(|(origin, seen)| (origin, seen.last()))
             .take(HEAD_LIVES_MAX)
             .collect();
-        let own = self.config.node;
-        let members = self.roster.members().map(|(node, _)| node).filter(|node| *node != own);
-        let watermark = self.heads.watermark_of(members);
+        let others: Vec<NodeId> = self.others().collect();
+        let watermark = self.heads.watermark_of(others.into_iter());
         let wall_ms = self.skew.corrected(now.wall_ms);
         let promise = self.clock.promise(wall_ms);
         self.staged |= self.floor.is_low(promise, wall_ms);
@@ -126,10 +125,19 @@ impl<S: Store> Replica<S> {
         Ok(Head { node, former, folded, life, stamp: self.floor.limit(promise), watermark })
     }
 
-    /// Everything stamped up to this, by anyone on the roster, is applied here and on disk.
+    /// Everything stamped up to this, by anyone who has not departed, is applied here and on disk. It speaks for members
+    /// that this node has not heard of, too: each was let in by one that it knows, or by one that such a one let in, in
+    /// a write that lies below all that the newcomer writes.
     pub fn watermark(&self) -> super::Timestamp {
-        let own = self.config.node;
-        self.heads.watermark(self.roster.members().map(|(node, _)| node).filter(|node| *node != own))
+        self.heads.watermark(self.others())
+    }
+
+    /// The other members, and those that were members when this node joined and of which it has not heard yet.
+    pub fn others(&self) -> impl Iterator<Item = NodeId> {
+        let is_unheard = |node: &NodeId| self.roster.info(*node).is_none() && !self.roster.has_departed(*node);
+        let unheard = self.config.seeds.iter().copied().filter(is_unheard);
+        let members = self.roster.members().map(|(node, _)| node);
+        members.chain(unheard).filter(|node| *node != self.config.node)
     }
 
     pub(super) fn on_beat(&mut self, node: NodeId, beat: Beat, now: Now) {

@@ -195,6 +195,9 @@ pub enum Refusal {
     NamespaceDeleted,
     /// This node's clock is too far from its peers' (milliseconds, positive = ahead).
     ClockFenced(i64),
+    /// This node's timestamps lie this many milliseconds ahead of its clock, which must have been wrong: it lets nobody
+    /// in until the time has come.
+    ClockAhead(u64),
     /// A newer process runs with this node's identity.
     Superseded,
     /// This node was taken off the roster.
@@ -336,6 +339,9 @@ impl fmt::Display for Refusal {
                 write!(f, "this node's clock is {} ms behind its peers'", ahead_ms.unsigned_abs())
             }
             Self::ClockFenced(ahead_ms) => write!(f, "this node's clock is {ahead_ms} ms ahead of its peers'"),
+            Self::ClockAhead(ms) => {
+                write!(f, "this node's timestamps run {ms} ms ahead of its clock: join through another node, or later")
+            }
             Self::Superseded => f.write_str("a newer process runs with this node's identity"),
             Self::Evicted => f.write_str("this node was taken off the roster"),
             Self::Frozen => f.write_str("the key's last write lies at the end of time"),

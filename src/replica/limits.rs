@@ -85,6 +85,9 @@ pub const TIMESTAMP_CEILING_MS: u64 = 7_258_118_400_000;
 /// A node notes on disk that it may promise timestamps so far ahead of its wall clock, in milliseconds; also how far
 /// ahead of it a process may mint that starts right after another. An idle node notes it twice in that time.
 pub const PROMISE_MS_AHEAD: u64 = 3_000;
+/// A node whose timestamps lie further ahead of its wall clock, in milliseconds, lets nobody in. A process that starts
+/// right after another may be ahead by what it had promised.
+pub const ADMIT_MS_AHEAD_MAX: u64 = PROMISE_MS_AHEAD + 2_000;
 /// How far ahead of its wall clock a node follows remote time, in milliseconds.
 pub const ABSORB_MS_MAX: u64 = 500;
 /// A node whose clock is further than this from the median of its peers mints from the median and alarms.

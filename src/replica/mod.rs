@@ -92,6 +92,12 @@ pub struct Config {
     pub node: NodeId,
     /// See [`Durability`].
     pub durability: Durability,
+    /// The nodes of which it was told when it joined; none if it founded its flock. Watermarks wait for them, too: a
+    /// newcomer's roster is empty at first, and who is not on it is not nobody.
+    pub seeds: Vec<NodeId>,
+    /// When it was let in, by the clock of the node that wrote its first entry on the roster. Its own clock starts above
+    /// that: whoever has heard of less does not vouch for what it writes.
+    pub joined: Timestamp,
     /// Entropy for incarnations, jitter and choices of peers; different at every start.
     pub seed: [u8; 32],
     /// Secrets that the driver kept, see [`Output::KeepSecrets`].
@@ -106,7 +112,8 @@ impl Config {
     /// As production has it.
     pub fn new(node: NodeId, durability: Durability, seed: [u8; 32]) -> Self {
         let (bounds, sabotage) = (limits::Bounds::default(), Sabotage::None);
-        Self { node, durability, seed, secrets: Vec::new(), bounds, sabotage }
+        let (seeds, joined) = (Vec::new(), Timestamp::default());
+        Self { node, durability, seeds, joined, seed, secrets: Vec::new(), bounds, sabotage }
     }
 }
 
@@ -221,7 +228,7 @@ impl<S: Store> Replica<S> {
         let mut rng = ChaCha8Rng::from_seed(config.seed);
         // A clock that was set back since must not make this process older than its own former ones, so its start is
         // a timestamp too. A copy of a directory is newer for the same reason.
-        let mut clock = Clock::starting_above(recovered.clock_floor);
+        let mut clock = Clock::starting_above(recovered.clock_floor.max(config.joined));
         let started = Hello { boot: rng.next_u64(), started: clock.tick(now.wall_ms), heard: Timestamp::default() };
         let mut replica = Self {
             started,

@@ -123,6 +123,11 @@ impl Roster {
         self.departed.iter().copied()
     }
 
+    /// Whether the node was evicted, or its entry deleted.
+    pub fn has_departed(&self, node: NodeId) -> bool {
+        self.departed.contains(&node)
+    }
+
     /// Whether the node was evicted: terminal.
     pub fn is_evicted(&self, node: NodeId) -> bool {
         self.evicted.contains(&node)

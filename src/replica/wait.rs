@@ -132,18 +132,16 @@ impl<S: Store> Replica<S> {
 
     /// All writes of all members stamped up to this are here, on disk.
     pub(super) fn held_upto(&self) -> Timestamp {
-        match self.roster.members().any(|(node, _)| node != self.config.node) {
-            true => self.watermark(),
-            false => Timestamp::CEILING,
+        match self.others().next() {
+            Some(_) => self.watermark(),
+            None => Timestamp::CEILING,
         }
     }
 
     /// Every member has all that members committed before this millisecond, as far as this node has heard.
     fn everywhere_ms(&self) -> u64 {
-        let own = self.config.node;
-        let others = self.roster.members().filter(|(node, _)| *node != own);
-        let others = others.map(|(node, _)| self.heads.get(node).map_or(Timestamp::default(), |head| head.watermark));
-        others.fold(self.held_upto(), Timestamp::min).ms()
+        let watermark = |node| self.heads.get(node).map_or(Timestamp::default(), |head| head.watermark);
+        self.others().map(watermark).fold(self.held_upto(), Timestamp::min).ms()
     }
 
     pub(super) fn shorten(&self, bookmark: Bookmark) -> Bookmark {

@@ -7,7 +7,7 @@ use super::dot::{Dot, Incarnation, NodeId, Origin};
 use super::entry::{Blob, BlobId, Content, Entry, Marker, Value};
 use super::input::{Refusal, Reply, Request, Ticket};
 use super::key::{Key, NamespaceId};
-use super::limits::{CHUNK_LEN, CHUNKS_MAX, INLINE_LEN_MAX, METADATA_LEN_MAX, SEAL_OVERHEAD_MAX};
+use super::limits::{ADMIT_MS_AHEAD_MAX, CHUNK_LEN, CHUNKS_MAX, INLINE_LEN_MAX, METADATA_LEN_MAX, SEAL_OVERHEAD_MAX};
 use super::roster::Roster;
 use super::store::{BlobAddress, Store, StoreError};
 use super::{Now, Replica, Sabotage, Timestamp};
@@ -87,6 +87,9 @@ impl<S: Store> Replica<S> {
             return Ok(Err(Refusal::TooLarge));
         }
         let held = self.store.get(key)?;
+        if let Some(refusal) = self.refusal_to_admit(key, held.as_ref(), now) {
+            return Ok(Err(refusal));
+        }
         let stamp = self.clock.tick(self.skew.corrected(now.wall_ms));
         let time = match &held {
             Some(held) if self.config.sabotage != Sabotage::MarkByClock => stamp.max(held.marker().time.next()),
@@ -118,6 +121,19 @@ impl<S: Store> Replica<S> {
             _ if self.deleted.contains(&key.namespace()) => Some(Refusal::NamespaceDeleted),
             _ => None,
         }
+    }
+
+    /// A newcomer's clock starts above the stamp of its first entry on the roster. A clock that has run ahead, be it
+    /// right again, would pass its error on.
+    fn refusal_to_admit(&mut self, key: &Key, held: Option<&Entry>, now: Now) -> Option<Refusal> {
+        let is_new = held.is_none_or(|held| held.content().value == Value::Tombstone);
+        if key.namespace() != NamespaceId::NODES || *key == Roster::key(NamespaceId::NODES, self.config.node) || !is_new
+        {
+            return None;
+        }
+        let wall_ms = self.skew.corrected(now.wall_ms);
+        let ahead_ms = self.clock.promise(wall_ms).ms().saturating_sub(wall_ms);
+        (ahead_ms > ADMIT_MS_AHEAD_MAX).then_some(Refusal::ClockAhead(ahead_ms))
     }
 
     fn next_dot(&mut self) -> Dot {
