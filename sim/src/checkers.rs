@@ -7,6 +7,7 @@ mod clocks;
 mod converged;
 mod evictions;
 mod expiry;
+mod feed;
 mod ledger;
 mod markers;
 mod peers;
@@ -16,6 +17,8 @@ mod stored;
 mod unique;
 mod version_vector;
 mod watermark;
+
+use std::collections::BTreeMap;
 
 use starling::replica::{Alarm, Dot, Edits, Image, Key, Marker, NodeId, limits};
 
@@ -92,6 +95,22 @@ pub trait Checker {
         Ok(())
     }
 
+    /// A client was told that a node covers its bookmark, which stands for all of this.
+    fn visited(&mut self, _scene: &Scene, _host: usize, _seen: &BTreeMap<Key, Marker>) -> Verdict {
+        Ok(())
+    }
+
+    /// A reader of the change feed came to a node, and its position says that it was given what is `claimed`.
+    fn followed(
+        &mut self,
+        _scene: &Scene,
+        _host: usize,
+        _claimed: &[(Key, Marker)],
+        _given: &BTreeMap<Key, Marker>,
+    ) -> Verdict {
+        Ok(())
+    }
+
     /// A node has raised an alarm.
     fn alarm(&mut self, _scene: &Scene, _host: usize, _alarm: &Alarm) -> Verdict {
         Ok(())
@@ -131,6 +150,7 @@ impl Judge {
             Box::new(version_vector::VersionVectorInvariant::default()),
             Box::new(acknowledged::Acknowledged::default()),
             Box::new(session::ReadYourWrites),
+            Box::new(feed::NothingIsMissed),
             Box::new(resurrection::Resurrection::default()),
             Box::new(watermark::Watermark::default()),
             Box::new(bounds::Bounded { bounds, turn: 0 }),
@@ -216,6 +236,21 @@ impl Judge {
 
     pub(crate) fn read(&mut self, host: usize, key: &Key, dot: Dot, hosts: &[Host], now_us: u64) {
         self.ask(hosts, now_us, |checker, scene| checker.read(scene, host, key, dot));
+    }
+
+    pub(crate) fn visited(&mut self, host: usize, seen: &BTreeMap<Key, Marker>, hosts: &[Host], now_us: u64) {
+        self.ask(hosts, now_us, |checker, scene| checker.visited(scene, host, seen));
+    }
+
+    pub(crate) fn followed(
+        &mut self,
+        host: usize,
+        claimed: &[(Key, Marker)],
+        given: &BTreeMap<Key, Marker>,
+        hosts: &[Host],
+        now_us: u64,
+    ) {
+        self.ask(hosts, now_us, |checker, scene| checker.followed(scene, host, claimed, given));
     }
 
     pub(crate) fn alarm(&mut self, host: usize, alarm: &Alarm, hosts: &[Host], now_us: u64) {

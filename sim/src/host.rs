@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use starling::replica::{
-    Config, Durability, Image, Input, MemStore, Mono, NodeId, Now, Output, Replica, Sabotage, SharedSecret, limits,
+    Config, Durability, Image, Input, MemStore, Mono, NodeId, Now, Output, Replica, Sabotage, SharedSecret, Timestamp,
+    limits,
 };
 
 use crate::clocks::WallClock;
@@ -32,6 +33,9 @@ pub struct Host {
     pub disk: MemStore,
     /// What the driver keeps beside the directory.
     pub(crate) secrets: Vec<SharedSecret>,
+    /// Whom it was told of when it joined, and when that was.
+    pub(crate) seeds: Vec<NodeId>,
+    pub(crate) joined: Timestamp,
     /// Its wall clock.
     pub clock: WallClock,
     /// That clock was wrong at some time.
@@ -63,6 +67,8 @@ pub struct Host {
     pub(crate) ready_scheduled: bool,
     /// Outputs of a turn whose fsync is under way, and the commit it makes durable.
     pub(crate) held: Option<(u64, Vec<Output>)>,
+    /// The outputs of a turn are being carried out: the next one must wait.
+    pub(crate) releasing: bool,
     pub(crate) wake_us: u64,
     syncing: bool,
     synced: u64,
@@ -86,6 +92,8 @@ impl Host {
             replica: None,
             disk,
             secrets: Vec::new(),
+            seeds: Vec::new(),
+            joined: Timestamp::default(),
             clock,
             clock_was_wrong: false,
             gone: false,
@@ -103,6 +111,7 @@ impl Host {
             busy_until_us: 0,
             ready_scheduled: false,
             held: None,
+            releasing: false,
             wake_us: u64::MAX,
             syncing: false,
             synced: 0,
@@ -150,8 +159,9 @@ impl Host {
 
     /// A process starts.
     pub(crate) fn start(&mut self, seed: [u8; 32], bounds: limits::Bounds, sabotage: Sabotage, now_us: u64) {
-        let secrets = self.secrets.clone();
-        let config = Config { bounds, secrets, sabotage, ..Config::new(self.node, Durability::Fsync, seed) };
+        let (secrets, seeds, joined) = (self.secrets.clone(), self.seeds.clone(), self.joined);
+        let config =
+            Config { bounds, secrets, sabotage, seeds, joined, ..Config::new(self.node, Durability::Fsync, seed) };
         let store = std::mem::take(&mut self.disk).on_slow_disk().watched();
         self.boot += 1;
         (self.started_us, self.superseded) = (now_us, false);

@@ -19,6 +19,8 @@ pub const ALL: &[(&str, Sabotage, &str)] = &[
     ("stale-digest", Sabotage::StaleDigest, "leave what is overwritten in the digest"),
     ("mark-by-clock", Sabotage::MarkByClock, "take a write's marker from the clock alone"),
     ("resume-anywhere", Sabotage::ResumeAnywhere, "resume a session whichever process sends it now"),
+    ("forget-marks", Sabotage::ForgetMarks, "shorten a bookmark by what not all members have"),
+    ("boastful-positions", Sabotage::BoastfulPositions, "let a place in the change feed speak of what is not here"),
 ];
 
 /// One by name; none without a name.

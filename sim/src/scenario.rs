@@ -146,6 +146,8 @@ pub struct Workload {
     pub ttl_max: Span,
     /// Fraction of writes that a reader elsewhere follows with the bookmark.
     pub bookmark_reads: f64,
+    /// So many clients wander from node to node with a bookmark, and as many with a position in the change feed.
+    pub travellers: u64,
     /// Fraction of writes whose client waits for acknowledgements by others.
     pub acks: f64,
     /// By how many, the writer included; 0 = everyone on the roster.
@@ -245,6 +247,7 @@ impl Default for Workload {
             ttl: 0.0,
             ttl_max: Span::secs(60),
             bookmark_reads: 0.0,
+            travellers: 0,
             acks: 0.0,
             acks_nodes: 2,
             bulk: 0,

@@ -50,6 +50,7 @@ pub fn draw(seed: u64, sabotage: Sabotage) -> Draw {
         ttl: 0.1,
         ttl_max: Span::secs(20),
         bookmark_reads: 0.3,
+        travellers: 2,
         acks: 0.3,
         acks_nodes: rng.random_range(0..4),
         bulk: if one_in(3, &mut rng) { rng.random_range(20..80) } else { 0 },

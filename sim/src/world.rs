@@ -10,6 +10,7 @@ mod faults;
 mod genesis;
 mod links;
 mod run;
+mod travellers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::watch::Watch;
 use crate::workload::Op;
 use clients::Client;
 use events::{Event, Queue};
+use travellers::Traveller;
 
 /// Inputs handled before a commit: as the driver has it.
 const TURN_INPUTS_MAX: usize = 512;
@@ -62,10 +64,15 @@ pub struct World {
     next_op: usize,
     ticket: Ticket,
     clients: BTreeMap<Ticket, Client>,
+    travellers: Vec<Traveller>,
+    /// All faults are over: they have seen enough.
+    travellers_rest: bool,
     /// The last message decoded: a broadcast sends the same bytes to everyone.
     decoded: Option<(Bytes, Arc<Message>)>,
     bounds: limits::Bounds,
     sabotage: Sabotage,
+    /// Nodes that are being let in.
+    awaited: BTreeSet<NodeId>,
     /// Nodes that an operator should evict as soon as one can.
     to_evict: BTreeSet<NodeId>,
     judge: Judge,
@@ -160,6 +167,8 @@ impl World {
             }
             Event::Stop { host } => self.stop_for_good(host),
             Event::NextOp => self.next_op(),
+            Event::Travel { number } => self.travel(number),
+            Event::Awaited { node } => self.give_up_on(node),
             Event::Evict => self.evict_the_gone(),
             Event::Ask { host, request, client } => self.ask(host, *request, *client),
             Event::FaultBegins(fault) => self.begin_fault(fault),
@@ -182,7 +191,7 @@ impl World {
     fn kick(&mut self, host: usize) {
         let now_us = self.now_us;
         let this = &mut self.hosts[host];
-        if this.inbox.is_empty() || !this.is_up() || this.paused {
+        if this.inbox.is_empty() || !this.is_up() || this.paused || this.releasing {
             return;
         }
         if this.busy_until_us > now_us || this.held.is_some() {
@@ -244,9 +253,11 @@ impl World {
         }
         let Some((commit, outputs)) = this.held.take() else { return };
         this.synced(commit, false);
+        this.releasing = true;
         for output in outputs {
             self.carry_out(host, output);
         }
+        self.hosts[host].releasing = false;
         self.after_turn(host);
         self.kick(host);
     }
@@ -290,7 +301,8 @@ impl World {
             }
             Output::Reply { ticket, reply } => self.replied(host, ticket, reply),
             Output::KeepSecrets(secrets) => self.hosts[host].secrets = secrets,
-            Output::RosterChanged | Output::Changed(_) => {}
+            Output::Changed(changes) => self.changed(host, &changes),
+            Output::RosterChanged => {}
             Output::Alarm(alarm) => {
                 if alarm == Alarm::Evicted {
                     // Whoever runs the machine takes it away.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use starling::replica::{Dot, Edits, Entry, Image, Key, Marker, NodeId, Origin, RecordHash, Timestamp, Value};
+use starling::replica::{
+    Dot, Edits, Entry, Image, Key, Marker, NamespaceId, NodeId, Origin, RecordHash, Timestamp, Value,
+};
 
 use crate::host::Host;
 
@@ -47,6 +49,8 @@ pub struct Ledger {
     pub lost: BTreeSet<Dot>,
     /// Nodes whose directory was put back, cloned or destroyed.
     pub forgetful: BTreeSet<NodeId>,
+    /// Who let whom in.
+    introducers: BTreeMap<NodeId, NodeId>,
 }
 
 impl Ledger {
@@ -60,6 +64,14 @@ impl Ledger {
     }
 
     fn insert(&mut self, written: Written) {
+        let node = <[u8; 8]>::try_from(&written.key.name()[..]).map(|id| NodeId(u64::from_be_bytes(id)));
+        let writer = written.dot.origin.node;
+        if let Ok(node) = node
+            && written.key.namespace() == NamespaceId::NODES
+            && node != writer
+        {
+            self.introducers.entry(node).or_insert(writer);
+        }
         self.writes.entry(written.dot.origin).or_default().entry(written.dot.seq).or_insert(written);
     }
 
@@ -79,6 +91,12 @@ impl Ledger {
             let own = writes.values().rev().take_while(|write| write.dot.origin.node == host.node);
             self.lost.extend(own.map(|write| write.dot).take_while(|dot| !image.has_seen(*dot)));
         }
+    }
+
+    /// Whether a node, whoever let it in, and whoever let that one in, still know what they have said.
+    pub fn is_vouched_for(&self, node: NodeId) -> bool {
+        let chain = std::iter::successors(Some(node), |node| self.introducers.get(node).copied());
+        !chain.take(self.introducers.len() + 1).any(|node| self.forgetful.contains(&node))
     }
 
     /// A write by its dot.

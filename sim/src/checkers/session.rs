@@ -1,8 +1,10 @@
 //! Whoever holds a bookmark reads what it stands for, and every node reads its own writes.
 
+use std::collections::BTreeMap;
+
 use starling::replica::{Dot, Key, Marker};
 
-use super::{Checker, Scene, Verdict};
+use super::{Checker, Scene, Verdict, is_deleted};
 
 /// Needs to remember nothing.
 pub(super) struct ReadYourWrites;
@@ -21,6 +23,24 @@ impl Checker for ReadYourWrites {
         match scene.holds(scene.hosts[host].image(), write) {
             true => Ok(()),
             false => Err(format!("host {host} covers the bookmark {dot} and reads an older value of {key:?}")),
+        }
+    }
+
+    fn visited(&mut self, scene: &Scene, host: usize, seen: &BTreeMap<Key, Marker>) -> Verdict {
+        // A directory that was put back forgets what it had told everyone that it has.
+        if !scene.ledger.forgetful.is_empty() {
+            return Ok(());
+        }
+        let image = scene.hosts[host].image();
+        let is_less = |(key, seen): &(&Key, &Marker)| {
+            image.entry(key).is_none_or(|entry| entry.marker() < **seen) && !is_deleted(image, key)
+        };
+        match seen.iter().find(is_less) {
+            None => Ok(()),
+            Some((key, seen)) => {
+                let shown = image.entry(key).map(|entry| entry.marker());
+                Err(format!("host {host} covers a bookmark and shows {shown:?} of {key:?} to who has seen {seen:?}"))
+            }
         }
     }
 }

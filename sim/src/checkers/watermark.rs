@@ -1,6 +1,7 @@
-//! A watermark never overstates: everything that a member committed up to it is here, on disk.
+//! A watermark never overstates: everything that anyone committed up to it is here, on disk, whether or not the writer is
+//! known here yet; those excepted who have departed.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use starling::replica::{NodeId, Timestamp};
 
@@ -22,12 +23,13 @@ fn check(scene: &Scene, host: usize) -> Verdict {
     if watermark == Timestamp::default() {
         return Ok(());
     }
-    let members: BTreeMap<NodeId, ()> = replica.roster().members().map(|(node, _)| (node, ())).collect();
+    let departed: BTreeSet<NodeId> = replica.roster().departed().collect();
     let image = this.durable_image();
     for write in scene.ledger.writes().filter(|write| write.stamp <= watermark) {
-        // What a node says of its former lives is too little once its directory was put back or cloned.
+        // What a node says of its former lives, and thereby of whom it let in, is too little once its directory was put
+        // back or cloned.
         let node = write.dot.origin.node;
-        let is_promised = members.contains_key(&node) && !scene.ledger.forgetful.contains(&node);
+        let is_promised = !departed.contains(&node) && scene.ledger.is_vouched_for(node);
         if is_promised && !scene.ledger.lost.contains(&write.dot) && !scene.holds(image, write) {
             return Err(format!(
                 "host {host} says it has everything up to {watermark:?} on disk, and lacks {} of {:?}, stamped {:?}",

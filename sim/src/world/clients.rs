@@ -3,18 +3,22 @@
 use bytes::Bytes;
 use starling::replica::limits::{CHUNK_LEN, INLINE_LEN_MAX};
 use starling::replica::{
-    AckLevel, Blob, BlobId, Bookmark, Content, Dot, Input, Key, NamespaceId, NodeId, NodeInfo, Refusal, Reply, Request,
-    Roster, Ticket, Timestamp, Value,
+    AckLevel, Blob, BlobId, Bookmark, Content, Dot, Input, Key, MemStore, NamespaceId, NodeId, NodeInfo, Refusal,
+    Reply, Request, Roster, Ticket, Timestamp, Value,
 };
 
 use super::World;
 use super::events::Event;
+use super::travellers::Errand;
+use crate::clocks::WallClock;
 use crate::workload::{self, Act, Op};
 
 /// How long clients wait for acknowledgements and bookmarks.
 const PATIENCE_MS: u64 = 10_000;
 /// Between the last chunk of a large value and the write that refers to it.
 const UPLOAD_US: u64 = 2_000;
+/// Largest difference of clocks with which a node may join: as production has it.
+const JOIN_CLOCK_DIFFERENCE_MS_MAX: u64 = 60_000;
 /// How often a node that will leave looks whether others have what it wrote.
 const DRAIN_POLL_US: u64 = 500_000;
 /// When an operator who was refused tries again.
@@ -33,6 +37,8 @@ pub(super) enum Client {
     Acks { key: Key, dot: Dot, nodes: usize },
     /// A reader with a bookmark.
     Read { key: Key, dot: Dot, asked_us: u64 },
+    /// An operator who lets a node in.
+    Admit { node: NodeId, place: usize },
     /// A node that will leave once others have what it wrote, or when its patience ends.
     Drain { until_us: u64 },
     /// A node that leaves.
@@ -41,6 +47,8 @@ pub(super) enum Client {
     Left,
     /// An operator who evicts a node.
     Evict { node: NodeId },
+    /// One that wanders from node to node.
+    Traveller { number: usize, errand: Errand },
     /// One that must be served now that all is well again.
     Must { what: &'static str },
 }
@@ -52,11 +60,11 @@ pub(crate) fn namespace_id(number: u64) -> NamespaceId {
     NamespaceId(id)
 }
 
-fn key_of(namespace: u64, key: u64) -> Key {
+pub(super) fn key_of(namespace: u64, key: u64) -> Key {
     Key::new(namespace_id(namespace), format!("key/{key:06}").as_bytes()).expect("a short key")
 }
 
-fn inline(bytes: Vec<u8>) -> Content {
+pub(super) fn inline(bytes: Vec<u8>) -> Content {
     Content { expire_ms: 0, metadata: Bytes::new(), value: Value::Inline(bytes.into()) }
 }
 
@@ -204,15 +212,26 @@ impl World {
                 let request = Request::AwaitAcks { dot, level: AckLevel::Nodes(2), patience_ms: PATIENCE_MS };
                 self.ask(host, request, Client::Left);
             }
+            (Client::Admit { node, place }, Reply::Written { stamp, .. }) => self.admitted(host, node, place, stamp),
+            (Client::Admit { node, .. }, _) => _ = self.awaited.remove(&node),
             (Client::Evict { node }, Reply::Refused(_)) => {
                 // A node whose clock is off refuses; the operator tries again.
                 self.to_evict.insert(node);
                 self.schedule(self.now_us + EVICT_AGAIN_US, Event::Evict);
             }
+            (Client::Evict { node }, Reply::Written { .. }) => {
+                // Nobody talks to it any more, so a copy of it that still runs may never hear of it: whoever evicts a
+                // node takes all its machines away.
+                let copies = (0..self.hosts.len()).filter(|host| self.hosts[*host].node == node);
+                for host in copies.filter(|host| self.hosts[*host].is_up()).collect::<Vec<_>>() {
+                    self.schedule(self.now_us + EVICT_AGAIN_US, Event::Stop { host });
+                }
+            }
             (Client::Left, reply) => {
                 self.hosts[host].has_drained = matches!(reply, Reply::Acknowledged(_));
                 self.schedule(self.now_us + FAREWELL_US, Event::Stop { host });
             }
+            (Client::Traveller { number, errand }, reply) => self.travelled(host, ticket, number, errand, reply),
             (Client::Must { what }, reply @ (Reply::Refused(_) | Reply::TimedOut(_))) => {
                 let why = format!("host {host}, all faults over: no {what}: {reply:?}");
                 self.judge.found("progress", self.now_us, || why);
@@ -236,6 +255,44 @@ impl World {
         if replica.roster().info(node).is_none() && !replica.roster().is_evicted(node) {
             let request = roster_entry(node, &self.places[self.hosts[host].place].iata);
             self.ask(host, request, Client::Ignored);
+        }
+    }
+
+    /// An operator has a new node let in by one that runs, which writes its entry of the roster first. Nobody lets in
+    /// one with quite another clock.
+    pub(super) fn admit(&mut self, node: NodeId, place: usize) {
+        let right_ms = WallClock::default().read_ms(self.now_us);
+        let may_let_in = |host: &usize| {
+            let this = &self.hosts[*host];
+            this.is_up() && this.now(self.now_us).wall_ms.abs_diff(right_ms) <= JOIN_CLOCK_DIFFERENCE_MS_MAX
+        };
+        let issuers: Vec<usize> = (0..self.hosts.len()).filter(may_let_in).collect();
+        if issuers.is_empty() {
+            return;
+        }
+        let issuer = issuers[self.rng_below(issuers.len() as u64) as usize];
+        self.awaited.insert(node);
+        self.schedule(self.now_us + PATIENCE_MS * 1_000, Event::Awaited { node });
+        let request = roster_entry(node, &self.places[place].iata);
+        self.ask(issuer, request, Client::Admit { node, place });
+    }
+
+    fn admitted(&mut self, issuer: usize, node: NodeId, place: usize, joined: Timestamp) {
+        if !self.awaited.remove(&node) {
+            return;
+        }
+        let others = self.hosts[issuer].replica.iter().flat_map(|issuer| issuer.others());
+        let seeds = others.chain([self.hosts[issuer].node]).collect();
+        let host = self.add_host(node, place, MemStore::default());
+        (self.hosts[host].seeds, self.hosts[host].joined) = (seeds, joined);
+        self.start(host);
+    }
+
+    /// It may stand on the roster for all that anyone knows: whoever wanted it there takes it off.
+    pub(super) fn give_up_on(&mut self, node: NodeId) {
+        if self.awaited.remove(&node) {
+            self.to_evict.insert(node);
+            self.evict_the_gone();
         }
     }
 

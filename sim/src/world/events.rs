@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use starling::replica::{Class, Message, Request};
+use starling::replica::{Class, Message, NodeId, Request};
 
 use super::clients::Client;
 
@@ -42,6 +42,10 @@ pub(super) enum Event {
     Stop { host: usize },
     /// The next thing that clients do.
     NextOp,
+    /// A traveller does the next thing.
+    Travel { number: usize },
+    /// A node that was to be let in may not have been.
+    Awaited { node: NodeId },
     /// Whoever will never come back is evicted.
     Evict,
     /// A client asks a host.

@@ -100,6 +100,8 @@ impl World {
                         let image = self.hosts[host].durable_image().clone();
                         let (node, place) = (self.hosts[host].node, self.hosts[host].place);
                         let clone = self.add_host(node, place, MemStore::restored(image));
+                        self.hosts[clone].seeds = self.hosts[host].seeds.clone();
+                        self.hosts[clone].joined = self.hosts[host].joined;
                         self.judge.disturbed(host, &self.hosts, now_us);
                         self.judge.disturbed(clone, &self.hosts, now_us);
                         self.start(clone);
@@ -110,8 +112,7 @@ impl World {
                 for _ in 0..*count {
                     let place = self.rng_below(self.places.len() as u64) as usize;
                     let node = self.draw_node();
-                    let host = self.add_host(node, place, MemStore::default());
-                    self.start(host);
+                    self.admit(node, place);
                 }
             }
             FaultKind::Leave => {
@@ -182,8 +183,7 @@ impl World {
                         self.hosts[host].replaced = true;
                         self.to_evict.insert(self.hosts[host].node);
                         let (node, place) = (self.draw_node(), self.hosts[host].place);
-                        let fresh = self.add_host(node, place, MemStore::default());
-                        self.start(fresh);
+                        self.admit(node, place);
                     }
                 }
                 self.evict_the_gone();

@@ -8,6 +8,7 @@ use starling::replica::{Config, Durability, Input, MemStore, Mono, NodeId, Now, 
 use super::clients::roster_entry;
 use super::events::{Event, Queue};
 use super::run::Options;
+use super::travellers::Traveller;
 use super::{Planned, World};
 use crate::bounds::Bounds;
 use crate::checkers::Judge;
@@ -49,7 +50,11 @@ impl World {
                 let mut either_way = |limit: u64| (rng.next_u64() % (2 * limit + 1)) as i64 - limit as i64;
                 let clock = WallClock::new(either_way(machines.clock_skew.0), either_way(machines.clock_drift_ppm));
                 let place = number_of[place.iata.as_str()];
-                Host::new(*node, place, MemStore::restored(image.clone()), clock, machines.fsync.0)
+                let mut host = Host::new(*node, place, MemStore::restored(image.clone()), clock, machines.fsync.0);
+                if !machines.acquainted {
+                    host.seeds.clone_from(&nodes);
+                }
+                host
             })
             .collect();
         let mut ops = workload::draw(scenario, hosts.len(), seed);
@@ -85,9 +90,12 @@ impl World {
             next_op: 0,
             ticket: 0,
             clients: BTreeMap::new(),
+            travellers: Traveller::all(scenario.workload.travellers, seed),
+            travellers_rest: false,
             decoded: None,
             bounds: options.bounds,
             sabotage: options.sabotage,
+            awaited: Default::default(),
             to_evict: Default::default(),
             judge: Judge::new(&image, options.bounds),
             measure,
@@ -107,6 +115,7 @@ impl World {
             let at_us = world.rng_below(20_000);
             world.schedule(at_us, Event::Start { host });
         }
+        world.travellers_set_out(WARM_UP_US);
         if let Some(first) = world.ops.first() {
             world.schedule(first.at_us, Event::NextOp);
         }

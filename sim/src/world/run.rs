@@ -148,6 +148,7 @@ impl World {
         let faults_end_us = WARM_UP_US + world.faults_end_us();
         let end_us = faults_end_us.max(WARM_UP_US + scenario.duration.0);
         world.live_until(end_us, options.inspect_us, end_us, "writes", report);
+        world.travellers_rest = true;
         world.heal();
         let healed_at_us = world.now_us;
         let healed_ms = world.hosts.iter().map(|host| host.now(healed_at_us).wall_ms).min().unwrap_or(0);
