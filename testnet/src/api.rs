@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use hyper::{Method, Request};
 use hyper_util::client::legacy::Client;
@@ -111,6 +112,21 @@ impl Api {
         }
         let mut json: Json = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
         Ok(json.get_mut("result").map(Json::take).unwrap_or(json))
+    }
+
+    /// An answer that comes piece by piece for as long as it lasts.
+    pub async fn stream(&self, path: &str) -> Result<Incoming, String> {
+        let request = Request::builder()
+            .uri(format!("{}{path}", self.url))
+            .header(AUTHORIZATION, format!("Bearer {}", self.token))
+            .body(Full::default())
+            .map_err(|error| error.to_string())?;
+        let answer = tokio::time::timeout(PATIENCE, self.http.request(request)).await;
+        let answer = answer.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
+        match answer.status().as_u16() {
+            200 => Ok(answer.into_body()),
+            status => Err(format!("{path}: status {status}")),
+        }
     }
 
     /// What the node says of itself.

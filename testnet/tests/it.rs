@@ -151,3 +151,20 @@ fn nodes_end_with_a_testnet_that_is_killed() {
     // What it left is no obstacle.
     drop(Planet::up(directory.path(), &["--nodes", "1"]));
 }
+
+#[test]
+fn a_recorded_history_is_judged() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let put = r#"{"client":0,"disk":[0,0],"began_us":10,"ended_us":20,"what":{"put":{"key":"k","value":"1"}},"answer":{"done":{"on":[[0,0]]}}}"#;
+    for (held, code) in [(r#"{"k":"1"}"#, 0), ("{}", 1)] {
+        let history = format!(
+            r#"{{"epoch_ms":1000,"ops":[{put}],"lost":[],"held":{{"ams":{held},"iad":{held}}},"held_us":1000}}"#
+        );
+        let file = directory.path().join("history.json");
+        std::fs::write(&file, history).expect("written");
+        let Output { status, stderr, .. } = Command::new(TESTNET).arg("check").arg(&file).output().expect("it runs");
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        assert_eq!(status.code(), Some(code), "{said}");
+        assert_eq!(said.contains("what was acknowledged is kept"), code == 1, "{said}");
+    }
+}

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and what `--help` teaches.
 
+mod bench;
 mod chaos;
 mod demo;
 mod kv;
@@ -46,6 +47,8 @@ enum Command {
     Kv(kv::KvArgs),
     Chaos(chaos::ChaosArgs),
     Check(chaos::CheckArgs),
+    Compare(bench::CompareArgs),
+    Bench(bench::BenchArgs),
     #[command(flatten)]
     Act(Act),
     /// Becomes a node
@@ -94,6 +97,8 @@ impl Cli {
             Command::Kv(args) => runtime.block_on(args.run(&dir)),
             Command::Chaos(args) => runtime.block_on(args.run(&dir)),
             Command::Check(args) => args.run(),
+            Command::Compare(args) => runtime.block_on(args.run(&dir)),
+            Command::Bench(args) => runtime.block_on(args.run(&dir)),
             Command::Act(act) => runtime.block_on(tell(&dir, act)),
             Command::Become { parent, words } => Err(program::become_node(parent, words).to_string().into()),
         };

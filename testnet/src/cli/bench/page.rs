@@ -1,0 +1,93 @@
+//! The figures of a bench as a page of its own: a plot for each size, and the rest in words.
+
+use std::fmt::Write;
+
+use super::{Both, Report};
+
+const WIDTH: f64 = 860.0;
+const ROW: f64 = 18.0;
+
+pub(super) fn draw(report: &Report) -> String {
+    let mut page = String::from(
+        "<!doctype html><meta charset=utf-8><title>Testnet figures</title><style>body{font:15px sans-serif;margin:2em;\
+         max-width:62em}svg{width:100%}text{font-size:12px}td,th{padding:2px 10px;text-align:right}</style>\
+         <h1>Real nodes on an emulated planet, beside the simulator</h1><p>From a write's request until the last other \
+         node shows it, ms. Bars reach to p99, the dark part to p50; the line is the median of the bound (straight to the \
+         farthest node).</p>",
+    );
+    let top_us = report.lags.iter().flat_map(|both| [both.real.lag_last.p99_us, both.simulated.lag_last.p99_us]).max();
+    let top = top_us.unwrap_or(1).max(1) as f64;
+    for both in &report.lags {
+        let _ =
+            write!(page, "<h3>{} nodes, {:.0} % loss</h3>{}", both.real.nodes, both.real.loss * 100.0, bars(both, top));
+    }
+    page.push_str(
+        "<h2>In numbers</h2><table><tr><th>nodes<th>loss<th>real p50<th>p99<th>max<th>simulated p50<th>p99<th>max<th>bound p50\
+         <th>bytes/write/node<th>beyond idle<th>CPU ms/s/node<th>MiB/node</tr>",
+    );
+    for Both { real, simulated } in &report.lags {
+        let ms = |us: u64| format!("{:.0}", us as f64 / 1e3);
+        let _ = write!(
+            page,
+            "<tr><td>{}<td>{:.0} %<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.0}<td>{:.0}<td>{:.1}<td>{}</tr>",
+            real.nodes,
+            real.loss * 100.0,
+            ms(real.lag_last.p50_us),
+            ms(real.lag_last.p99_us),
+            ms(real.lag_last.max_us),
+            ms(simulated.lag_last.p50_us),
+            ms(simulated.lag_last.p99_us),
+            ms(simulated.lag_last.max_us),
+            ms(real.bound.p50_us),
+            real.bytes_per_write_per_node,
+            real.bytes_per_write_per_node_beyond_idle.unwrap_or(0.0),
+            real.cpu_ms_per_sec.unwrap_or(0.0),
+            real.memory.unwrap_or(0) >> 20
+        );
+    }
+    let load = &report.throughput;
+    let seconds =
+        |seconds: Option<f64>| seconds.map_or_else(|| "not measured".to_owned(), |secs| format!("{secs:.1} s"));
+    let _ = write!(
+        page,
+        "</table><h2>What nodes take</h2><p>On {} cores, nodes and clients together: writes of 100 bytes, each on disk before \
+         it is answered: {:.0}/s at one node, {:.0}/s at five at once, which write everything five times; reads: {:.0}/s and \
+         {:.0}/s. A node that missed {} writes has them after {}. A new node has {} MiB after {}.</p>",
+        report.cores,
+        load.writes_one,
+        load.writes_all,
+        load.reads_one,
+        load.reads_all,
+        report.catch_up_writes,
+        seconds(report.catch_up_seconds),
+        report.bootstrap_mib,
+        seconds(report.bootstrap_seconds)
+    );
+    page
+}
+
+fn bars(both: &Both, top: f64) -> String {
+    let mut svg = format!("<svg viewBox='0 0 {} {}'>", WIDTH + 120.0, 2.0 * ROW + 8.0);
+    let x = |us: u64| 80.0 + (WIDTH - 80.0) * us as f64 / top;
+    for (at, (name, figures, colour)) in
+        [("real", &both.real, "#2b6cb0"), ("simulated", &both.simulated, "#b7791f")].into_iter().enumerate()
+    {
+        let (y, lag) = (at as f64 * ROW, &figures.lag_last);
+        let _ = write!(
+            svg,
+            "<text x=0 y={:.0}>{name}</text><rect x=80 y={:.0} width={:.1} height=13 fill={colour} opacity=.35 />\
+             <rect x=80 y={:.0} width={:.1} height=13 fill={colour} /><text x={:.1} y={:.0}>{:.0} / {:.0}</text>",
+            y + 12.0,
+            y + 2.0,
+            x(lag.p99_us) - 80.0,
+            y + 2.0,
+            x(lag.p50_us) - 80.0,
+            x(lag.p99_us) + 6.0,
+            y + 12.0,
+            lag.p50_us as f64 / 1e3,
+            lag.p99_us as f64 / 1e3
+        );
+    }
+    let bound = x(both.real.bound.p50_us);
+    svg + &format!("<line x1={bound:.1} x2={bound:.1} y1=0 y2={:.0} stroke=#c53030 /></svg>", 2.0 * ROW + 6.0)
+}
