@@ -1,10 +1,10 @@
 //! A client at one node that does what clients do, and writes down what it asked and what it was told.
 //!
-//! Keys say what they are for: `once/` is written once, `own/` by this client alone, one write after the other, `hot/` by
+//! Keys say what they are for: `once/` is written once and perhaps deleted much later, `own/` by this client alone, one write after the other, `hot/` by
 //! everyone at once, `ttl/` expires. After an answer that did not come an own key is left alone: what it holds is
 //! anyone's guess.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +32,8 @@ const HOT_KEYS: u64 = 12;
 const LISTED_MAX: usize = 1_000;
 /// Writes of one kind below one prefix.
 const PREFIX_WRITES: u64 = 500;
+/// Keys that were written once and that a client leaves alone; the oldest beyond are deleted.
+const ONCE_KEPT: usize = 100;
 /// Values live this long, seconds; the API takes 60 at least.
 const LIVES_SECS: std::ops::Range<u64> = 65..90;
 
@@ -57,6 +59,7 @@ struct Client {
     rng: ChaCha8Rng,
     writes: u64,
     own: Option<(String, Disk)>,
+    once: VecDeque<String>,
     owned: u64,
     bookmarks: BTreeMap<String, String>,
 }
@@ -80,7 +83,8 @@ impl Clients {
     pub async fn run(self: Arc<Self>, number: usize, home: Arc<Node>, seed: u64) {
         let rng = ChaCha8Rng::seed_from_u64(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (own, bookmarks) = (None, BTreeMap::new());
-        let mut client = Client { shared: self, number, home, rng, writes: 0, own, owned: 0, bookmarks };
+        let once = VecDeque::new();
+        let mut client = Client { shared: self, number, home, rng, writes: 0, own, once, owned: 0, bookmarks };
         while !client.shared.stop.load(Ordering::Relaxed) {
             client.act().await;
             let pause = client.rng.random_range(PAUSES_MS);
@@ -273,10 +277,17 @@ impl Client {
         self.shared.request(self.number, &self.home, what, acks, None).await
     }
 
+    /// Writes a key that is not written again, only deleted, when there are many: the data stops growing.
     async fn write_once(&mut self) {
         let value = self.value();
         let key = format!("once/{}-{}/{}", self.number, self.writes / PREFIX_WRITES, self.writes);
+        self.once.push_back(key.clone());
         self.write(What::Put { key, value, expires_s: None }).await;
+        if self.once.len() > ONCE_KEPT
+            && let Some(key) = self.once.pop_front()
+        {
+            self.write(What::Delete { key }).await;
+        }
     }
 
     /// Writes or deletes the own key, and sometimes reads it elsewhere with the bookmark.
