@@ -94,7 +94,7 @@ impl Default for Config {
             api: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7700),
             bindings: None,
             workers: WorkersAt::BesideApi,
-            worker_engine: WorkerEngine::Workerd,
+            worker_engine: WorkerEngine::Embedded,
             workerd: None,
             workers_fetch_local: false,
             gossip: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7702),
@@ -240,8 +240,10 @@ pub enum WorkersAt {
 /// What runs Workers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum WorkerEngine {
-    /// Cloudflare's runtime, in processes of its own.
+    /// QuickJS, within the node.
     #[default]
+    Embedded,
+    /// Cloudflare's runtime, in processes of its own.
     Workerd,
     /// Nothing: they are deployed here, and run elsewhere.
     None,

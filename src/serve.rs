@@ -23,7 +23,6 @@ use crate::kv::{Grants, KvError, NewToken};
 use crate::node::{Node, StartError, entropy};
 use crate::operator::Operator;
 use crate::secret::Secret;
-use crate::worker::Workers;
 
 /// `SIGXFSZ`, which tokio has no name for.
 const FILE_SIZE_EXCEEDED: i32 = 25;
@@ -149,7 +148,7 @@ pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
         Some(Bindings::Loopback(_)) if !config.dev => Arc::new(TokenHolder { failures: Arc::clone(&failures) }),
         _ => Arc::new(AnyNamespace),
     };
-    let workers = Workers::new(node.kv().clone());
+    let workers = workers::catalog(&config, &node);
     let front = match workers_listener {
         Some(listener) => Some((listener, workers::front(&config, &data, &node, &operator, &workers, tls.clone())?)),
         None => None,

@@ -31,7 +31,7 @@ def wrk(visitor, script, connections, secs):
 def main():
     binary, workerd, secs = sys.argv[1:]
     home = pathlib.Path(tempfile.mkdtemp(prefix="starling-figures-"))
-    node = Node(binary, home / "node", "FRA", more=["--workerd", workerd, "--log", "error"])
+    node = Node(binary, home / "node", "FRA", more=["--worker-engine", "workerd", "--workerd", workerd, "--log", "error"])
     try:
         visitor, namespace = Visitor(node), node.create_namespace("figures")
         node.call("PUT", f"/accounts/{node.account}/storage/kv/namespaces/{namespace}/values/key", b"x" * 100)

@@ -284,6 +284,7 @@ fn worker_status_and_code(error: &WorkerError) -> (StatusCode, u32) {
         WorkerError::VariableTooLarge(..) => (StatusCode::BAD_REQUEST, 10054),
         WorkerError::NoCode
         | WorkerError::NoMain(..)
+        | WorkerError::Unfit(_)
         | WorkerError::TooManyModules
         | WorkerError::SameModule(_)
         | WorkerError::ModuleName(_)

@@ -22,6 +22,15 @@ pub(crate) fn from_query(query: Query<'_>, now: u64) -> Result<Option<u64>, Requ
     resolve(parsed(&at), parsed(&ttl), now)
 }
 
+/// The same where both are text.
+pub(crate) fn from_text(at: Option<String>, ttl: Option<String>, now: u64) -> Result<Option<u64>, RequestError> {
+    let parsed = |text: Option<String>| text.map(|text| (text.parse().ok(), text));
+    match (parsed(at), parsed(ttl)) {
+        (None, None) => Ok(None),
+        (at, ttl) => resolve(at, ttl, now),
+    }
+}
+
 /// The same for a pair of a bulk PUT, where both are JSON.
 pub(crate) fn from_json(at: Option<&Json>, ttl: Option<&Json>, now: u64) -> Result<Option<u64>, RequestError> {
     let parsed = |json: Option<&Json>| json.filter(|j| !j.is_null()).map(|j| (whole_number(j), j.to_string()));

@@ -9,7 +9,7 @@ use crate::api::error::RequestError;
 use crate::api::keys::{LIMIT_MAX, read_cursor, write_cursor};
 use crate::api::query::Query;
 use crate::api::reply::Reply;
-use crate::kv::NamespaceId;
+use crate::kv::{Kv, NamespaceId};
 use crate::replica::limits::KEY_LEN_MAX;
 
 #[derive(Serialize)]
@@ -31,26 +31,32 @@ struct Shown<'a> {
 }
 
 pub(super) async fn list(binding: &Binding, ns: NamespaceId, query: Query<'_>) -> Result<Reply, RequestError> {
-    let limit = match query.value("key_count_limit")? {
-        None => LIMIT_MAX,
-        Some(text) => limit(&text)?,
-    };
+    let (limit, cursor) = (query.value("key_count_limit")?, query.value("cursor")?);
     let prefix = query.value("prefix")?.unwrap_or_default();
+    page(&binding.kv, ns, limit.as_deref(), &prefix, cursor.as_deref()).await.map(reply::json_text)
+}
+
+/// A page as JSON text.
+pub(super) async fn page(
+    kv: &Kv,
+    ns: NamespaceId,
+    wanted: Option<&str>,
+    prefix: &str,
+    cursor: Option<&str>,
+) -> Result<Vec<u8>, RequestError> {
+    let wanted = wanted.map_or(Ok(LIMIT_MAX), limit)?;
     if prefix.len() > KEY_LEN_MAX {
         return Err(RequestError::KeyTooLong(prefix.len()));
     }
-    let after = match query.value("cursor")? {
-        None => None,
-        Some(cursor) => Some(read_cursor(&cursor)?),
-    };
-    let page = binding.kv.list(ns, prefix.as_bytes(), after.as_deref(), limit).await;
+    let after = cursor.map(read_cursor).transpose()?;
+    let page = kv.list(ns, prefix.as_bytes(), after.as_deref(), wanted).await;
     let page = page.map_err(RequestError::kv("list keys"))?;
     let shown = page.keys.iter().map(|key| Shown {
         name: String::from_utf8_lossy(&key.name),
         expiration: key.expiration,
         metadata: key.metadata.as_deref().map(String::from_utf8_lossy),
     });
-    reply::json(&Listing {
+    reply::write_json(&Listing {
         keys: shown.collect(),
         list_complete: page.next.is_none(),
         cursor: page.next.as_ref().map(|last| write_cursor(last)),

@@ -10,6 +10,7 @@ mod authorize;
 mod bulk_get;
 mod list;
 mod listener;
+mod local;
 mod reply;
 mod request;
 mod serve;
@@ -26,6 +27,7 @@ use crate::kv::Kv;
 pub(crate) use authorize::{AnyNamespace, Authorize, TokenHolder, stated as stated_namespace};
 pub use listener::ListenError;
 pub(crate) use listener::Listener;
+pub(crate) use local::{Local, PutOptions, Refusal, body as value_body};
 pub(crate) use serve::{CONNECTIONS_MAX, serve};
 
 /// What handlers share.

@@ -13,17 +13,20 @@ pub(super) fn done() -> Reply {
     Response::new(Bytes::new().into())
 }
 
-/// A success with JSON.
-pub(super) fn json(value: &impl Serialize) -> Result<Reply, RequestError> {
-    let text =
-        serde_json::to_vec(value).map_err(|_| RequestError::Internal("an answer could not be written as JSON"))?;
-    Ok(with_type(Bytes::from(text), "application/json"))
+/// A value as JSON.
+pub(super) fn write_json(value: &impl Serialize) -> Result<Vec<u8>, RequestError> {
+    serde_json::to_vec(value).map_err(|_| RequestError::Internal("an answer could not be written as JSON"))
 }
 
-/// A failure. Logs what the operator of this node has to know.
-pub(super) fn failure(error: RequestError) -> Reply {
+/// A success with JSON.
+pub(super) fn json_text(text: Vec<u8>) -> Reply {
+    with_type(Bytes::from(text), "application/json")
+}
+
+/// A failure as Workers read it. Logs what the operator of this node has to know.
+pub(super) fn told(error: &RequestError) -> (StatusCode, String) {
     let (status, _) = error.status_and_code();
-    let message = match (status, &error) {
+    let message = match (status, error) {
         (StatusCode::TOO_MANY_REQUESTS, _) => "Too Many Requests".to_owned(),
         (_, RequestError::KeyNotFound(_)) => "Not Found".to_owned(),
         _ => error.to_string(),
@@ -31,6 +34,12 @@ pub(super) fn failure(error: RequestError) -> Reply {
     if status.is_server_error() {
         tracing::warn!(status = status.as_u16(), %message, detail = error.detail(), "a binding's request failed");
     }
+    (status, message)
+}
+
+/// A failure.
+pub(super) fn failure(error: RequestError) -> Reply {
+    let (status, message) = told(&error);
     let reason = reason_phrase(&message);
     let mut response = with_type(Bytes::from(message), "text/plain; charset=utf-8");
     *response.status_mut() = status;

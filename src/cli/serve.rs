@@ -47,10 +47,10 @@ pub(super) struct ServeArgs {
     /// Where requests for Workers arrive, or off [default: 127.0.0.1, one port above the API's: 7701]
     #[arg(long, value_name = "ADDR:PORT|off")]
     workers: Option<String>,
-    /// What runs Workers [default: workerd]
-    #[arg(long, value_name = "workerd|none")]
+    /// What runs Workers: the engine within the node, Cloudflare's runtime, or nothing [default: embedded]
+    #[arg(long, value_name = "embedded|workerd|none")]
     worker_engine: Option<String>,
-    /// workerd itself [default: as `starling workers install` puts it, on the PATH, or in node_modules]
+    /// workerd itself, for --worker-engine workerd [default: as `starling workers install` puts it, on the PATH, or in node_modules]
     #[arg(long, value_name = "FILE")]
     workerd: Option<String>,
     /// Workers may fetch from this machine and from private networks; for development

@@ -141,9 +141,10 @@ fn workers(text: &str) -> Result<WorkersAt, String> {
 
 fn worker_engine(text: &str) -> Result<WorkerEngine, String> {
     match text {
+        "embedded" => Ok(WorkerEngine::Embedded),
         "workerd" => Ok(WorkerEngine::Workerd),
         "none" => Ok(WorkerEngine::None),
-        _ => Err(format!("\"{text}\" is none of workerd, none")),
+        _ => Err(format!("\"{text}\" is none of embedded, workerd, none")),
     }
 }
 
@@ -236,7 +237,7 @@ mod tests {
             ("api", "7700", "127.0.0.1:7700"),
             ("gossip", "localhost:7702", "127.0.0.1:7702"),
             ("workers", "7701", "127.0.0.1:7701"),
-            ("worker_engine", "v8", "workerd"),
+            ("worker_engine", "v8", "embedded, workerd"),
             ("advertise", "0.0.0.0:7702", "dialled"),
             ("pop", "FRAX", "three letters"),
             ("name", "Fra 1", "a-z"),

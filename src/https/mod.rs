@@ -3,8 +3,10 @@
 //!
 //! Knows nothing of what is asked.
 
+mod outgoing;
 mod server;
 mod trust;
 
+pub use outgoing::Outgoing;
 pub use server::{CertificateSource, ServerTls, TlsError};
 pub use trust::Trust;

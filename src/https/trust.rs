@@ -37,6 +37,14 @@ impl Trust {
         Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
     }
 
+    /// TLS settings for servers of all the world: the system's authorities, and the older version too.
+    pub(super) fn world() -> Result<ClientConfig, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(|error| error.to_string())?;
+        Ok(builder.with_root_certificates(system_authorities()?).with_no_client_auth())
+    }
+
     /// TLS settings that follow from it, or what is wrong.
     pub(crate) fn config(&self) -> Result<ClientConfig, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -44,13 +52,7 @@ impl Trust {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| error.to_string())?;
         let config = match self {
-            Self::System => {
-                let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-                let known = SYSTEM_AUTHORITIES.iter().map(PathBuf::from);
-                let path = named.into_iter().chain(known).find(|path| path.exists());
-                let path = path.ok_or("this system has no list of authorities; name one with --ca")?;
-                builder.with_root_certificates(authorities(&path)?).with_no_client_auth()
-            }
+            Self::System => builder.with_root_certificates(system_authorities()?).with_no_client_auth(),
             Self::Authorities(path) => builder.with_root_certificates(authorities(path)?).with_no_client_auth(),
             Self::Exactly(path) => {
                 let known = read_chain(path).map_err(|error| error.to_string())?;
@@ -62,6 +64,13 @@ impl Trust {
         };
         Ok(config)
     }
+}
+
+fn system_authorities() -> Result<RootCertStore, String> {
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let known = SYSTEM_AUTHORITIES.iter().map(PathBuf::from);
+    let path = named.into_iter().chain(known).find(|path| path.exists());
+    authorities(&path.ok_or("this system has no list of authorities; name one with --ca")?)
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, String> {

@@ -1,6 +1,7 @@
 //! Workers at this node: where their requests arrive, and what runs them, as soon as it is installed.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::kv::Kv;
 use crate::node::{Node, StartError, entropy};
 use crate::operator::Operator;
 use crate::worker::Workers;
+use crate::worker::embedded::{Embedded, unfit};
 use crate::worker::workerd::{NotFound, Workerd, WorkerdConfig, find};
 
 /// How often it is looked whether an engine was installed meanwhile.
@@ -49,6 +51,14 @@ pub(super) async fn listen(config: &Config, api: SocketAddr) -> Result<Option<Tc
     }
 }
 
+/// What is deployed, and may be.
+pub(super) fn catalog(config: &Config, node: &Node) -> Workers {
+    match config.worker_engine {
+        WorkerEngine::Embedded => Workers::for_engine(node.kv().clone(), unfit),
+        WorkerEngine::Workerd | WorkerEngine::None => Workers::new(node.kv().clone()),
+    }
+}
+
 /// The front, and an engine for it as soon as there is one.
 pub(super) fn front(
     config: &Config,
@@ -61,10 +71,21 @@ pub(super) fn front(
     let seed: [u8; 32] = entropy().map_err(StartError::Entropy)?;
     let unique: [u8; 8] = entropy().map_err(StartError::Entropy)?;
     let front_config = FrontConfig { pop: config.pop.clone(), account: node.account(), tls, seed };
-    let runtime = Runtime::Missing(match config.worker_engine {
-        WorkerEngine::Workerd => NotFound::Nowhere.to_string(),
-        WorkerEngine::None => "It was started with --worker-engine none".to_owned(),
-    });
+    let runtime = match config.worker_engine {
+        WorkerEngine::Embedded => {
+            let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            let (kv, files) = (node.kv().clone(), Arc::new(workers.clone()));
+            match Embedded::start(threads, config.workers_fetch_local, kv, workers.tails().clone(), files) {
+                Ok(engine) => Runtime::Ready(Arc::new(engine)),
+                Err(error) => Runtime::Missing(format!("It has no threads: {error}")),
+            }
+        }
+        WorkerEngine::Workerd => Runtime::Missing(NotFound::Nowhere.to_string()),
+        WorkerEngine::None => Runtime::Missing("It was started with --worker-engine none".to_owned()),
+    };
+    if config.worker_engine != WorkerEngine::Workerd && config.workerd.is_some() {
+        tracing::warn!("--workerd is not used: only --worker-engine workerd asks for it");
+    }
     let front = Front::new(node.kv().clone(), workers.clone(), operator.clone(), runtime, front_config);
     if config.worker_engine == WorkerEngine::Workerd {
         let search = Search {

@@ -5,6 +5,7 @@
 
 mod assets;
 pub mod catalog;
+pub mod embedded;
 pub mod engine;
 mod program;
 pub mod static_files;

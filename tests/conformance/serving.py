@@ -169,7 +169,7 @@ def settled(node, count=1, within_secs=90):
 
 
 def run(report, binary, home, workerd):
-    more = ["--workerd", str(workerd)]
+    more = ["--worker-engine", "workerd", "--workerd", str(workerd)]
     flock = Flock(binary, home / "serving", 2, more=more)
     try:
         node, other = flock.nodes

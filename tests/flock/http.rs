@@ -82,6 +82,23 @@ impl Answer {
         }
         let status = head.get(9..12).and_then(|text| text.parse().ok()).ok_or_else(|| bad("no status"))?;
         let mut answer = Self { status, head, body: Vec::new() };
+        if answer.header("transfer-encoding") == Some("chunked") {
+            loop {
+                let mut line = String::new();
+                stream.read_line(&mut line)?;
+                let len = u64::from_str_radix(line.trim(), 16).map_err(|_| bad("no length of a chunk"))?;
+                let before = answer.body.len();
+                // With the line break after it.
+                (&mut *stream).take(len + 2).read_to_end(&mut answer.body)?;
+                if answer.body.len() as u64 != before as u64 + len + 2 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                answer.body.truncate(answer.body.len() - 2);
+                if len == 0 {
+                    return Ok(answer);
+                }
+            }
+        }
         let len = answer.header("content-length").and_then(|text| text.parse::<u64>().ok());
         let len = len.ok_or_else(|| bad("no content length"))?;
         stream.take(len).read_to_end(&mut answer.body)?;

@@ -4,6 +4,7 @@
 mod flock;
 
 mod deploy;
+mod engine;
 mod examples;
 mod join;
 mod kv;

@@ -159,6 +159,7 @@ const PARTS: &[Part] = &[
             "crate::worker",
             "crate::kv",
             "crate::binding",
+            "crate::https::Outgoing",
             "crate::secret",
             "crate::config",
             "crate::datadir",

@@ -7,14 +7,14 @@ use serde_json::Value as Json;
 use crate::flock::{Answer, Client, Node, eventually, run, starling};
 
 /// Where a node's Workers answer.
-fn workers(node: &Node) -> Option<SocketAddr> {
+pub fn workers(node: &Node) -> Option<SocketAddr> {
     let running: Json =
         serde_json::from_slice(&std::fs::read(node.data.join("node.json")).expect("readable")).expect("JSON");
     Some(running["workers"].as_str()?.trim_start_matches("http://").parse().expect("an address"))
 }
 
 /// A request as a visitor sends it.
-fn visit(at: SocketAddr, host: &str, headers: &str) -> Answer {
+pub fn visit(at: SocketAddr, host: &str, headers: &str) -> Answer {
     Client::named(at, host).ask_with("GET", "/", headers, b"").expect("an answer")
 }
 
@@ -54,7 +54,10 @@ fn deploy(node: &Node, script: &str, code: &str) {
 #[test]
 fn without_an_engine_scripts_are_deployed_and_visitors_are_told_the_way_out() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let first = Node::start(&directory.path().join("first"), &["--workerd", "/nonexistent/workerd"]);
+    let first = Node::start(
+        &directory.path().join("first"),
+        &["--worker-engine", "workerd", "--workerd", "/nonexistent/workerd"],
+    );
     let second = first.join(&directory.path().join("second"), &["--worker-engine", "none"]);
     deploy(&first, "shop", "export default { fetch() { return new Response('never') } }");
     for (node, why) in [(&first, "/nonexistent/workerd"), (&second, "--worker-engine none")] {

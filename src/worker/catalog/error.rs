@@ -24,6 +24,9 @@ pub enum WorkerError {
     /// No such route.
     #[error("There is no such route.")]
     RouteNotFound,
+    /// The engine of this node can't run it.
+    #[error("{0}")]
+    Unfit(String),
     /// The name can't be one.
     #[error(
         "The script name {0:?} can't be used: it has 1 to {NAME_LEN_MAX} lower-case letters, digits, \"-\" and \"_\", \

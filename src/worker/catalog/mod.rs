@@ -40,7 +40,7 @@ pub use sessions::{AssetConfig, NewAssets, Wanted};
 pub use settings::{Cron, Place};
 pub use versions::{ModuleInfo, SettingsChange, Upload, Version};
 
-use super::Tails;
+use super::{Module, Tails};
 use id::Life;
 use rows::{decode, encode};
 
@@ -59,13 +59,22 @@ struct Inner {
     tails: Tails,
     /// Unix milliseconds of the last look for what is of no more use.
     swept_ms: AtomicU64,
+    unfit: Unfit,
 }
+
+/// Says why the engine of this node can't run a script of these modules, if it can't.
+pub type Unfit = fn(&[Module]) -> Option<String>;
 
 impl Workers {
     /// The catalog of the node behind `kv`.
     pub fn new(kv: Kv) -> Self {
+        Self::for_engine(kv, |_| None)
+    }
+
+    /// A catalog that takes no scripts which the node's engine can't run.
+    pub fn for_engine(kv: Kv, unfit: Unfit) -> Self {
         let (live, deploys, tails, swept_ms) = Default::default();
-        Self { kv, inner: Arc::new(Inner { live, deploys, tails, swept_ms }) }
+        Self { kv, inner: Arc::new(Inner { live, deploys, tails, swept_ms, unfit }) }
     }
 
     /// The same catalog, seen and changed within a client's session.

@@ -167,6 +167,9 @@ impl Workers {
         upload: Upload,
     ) -> Result<(Script, Version), WorkerError> {
         check(&upload)?;
+        if let Some(why) = (self.inner.unfit)(&upload.modules) {
+            return Err(WorkerError::Unfit(why));
+        }
         let session = match &upload.assets {
             NewAssets::Uploaded { token, .. } => Some(self.session(account, token).await?),
             NewAssets::None | NewAssets::Keep => None,

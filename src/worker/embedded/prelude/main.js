@@ -1,0 +1,134 @@
+// Where the node comes in: a script is set up, then asked.
+import { deliver, host, text } from "starling:host";
+import { Event } from "starling:events";
+import { Fetcher } from "starling:fetch";
+import { KvNamespace } from "starling:kv";
+import { Response, asked, send } from "starling:body";
+import { install } from "starling:globals";
+import { env } from "cloudflare:workers";
+
+const listeners = new Map();
+let handlers = null;
+
+function binding([kind, , value]) {
+  switch (kind) {
+    case "kv": return new KvNamespace(value);
+    case "json": return JSON.parse(value);
+    case "assets": return new Fetcher();
+    default: return value;
+  }
+}
+
+/** Before the script is loaded: what it finds in the global scope. */
+function prepare(bindings, isServiceWorker) {
+  install();
+  for (const described of bindings) env[described[1]] = binding(described);
+  if (!isServiceWorker) return;
+  for (const [name, value] of Object.entries(env)) {
+    Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: true });
+  }
+  globalThis.addEventListener = (type, listener) => { listeners.set(type, [...(listeners.get(type) ?? []), listener]); };
+}
+
+/** After it: what it wants to handle. */
+function ready(exports) {
+  handlers = exports?.default ?? null;
+  if (exports !== undefined && handlers === null) throw new TypeError("The script has no default export.");
+}
+
+/** How an error is told to whoever watches. */
+function told(visit, error) {
+  const isError = error instanceof Error || typeof error === "object" && error !== null && "message" in error;
+  const [name, message] = isError ? [error.name, error.message] : ["Error", error];
+  return [visit, text(name), text(message), text(isError ? error.stack ?? "" : "")];
+}
+
+class ExecutionContext {
+  #waiter;
+  constructor(waiter) { this.#waiter = waiter; this.props = {}; this.exports = {}; }
+  waitUntil(promise) { this.#waiter.add(promise); }
+  passThroughOnException() {}
+}
+
+/** Counts what is still to be done for a request, and says when that is all. */
+class Waiter {
+  left = 1;
+  constructor(visit) { this.visit = visit; }
+  add(promise) {
+    this.left++;
+    Promise.resolve(promise).catch((error) => host.threw(...told(this.visit, error))).then(() => this.done());
+  }
+  done() { if (--this.left === 0) host.finished(this.visit); }
+}
+
+function handlerOf(name, context) {
+  if (typeof handlers === "function") {
+    const entrypoint = new handlers(context, env);
+    return typeof entrypoint[name] === "function" ? (event) => entrypoint[name](event) : undefined;
+  }
+  return typeof handlers?.[name] === "function" ? (event) => handlers[name](event, env, context) : undefined;
+}
+
+class FetchEvent extends Event {
+  constructor(request, waiter, respond) {
+    super("fetch");
+    Object.assign(this, { request, passThroughOnException() {}, waitUntil: (promise) => waiter.add(promise), respondWith: respond });
+  }
+}
+class ScheduledEvent extends Event {
+  constructor(cron, scheduledTime, waiter) {
+    super("scheduled");
+    Object.assign(this, { cron, scheduledTime, waitUntil: (promise) => waiter.add(promise) });
+  }
+}
+
+function callFetch(request, waiter) {
+  if (handlers === null) {
+    let answer;
+    const event = new FetchEvent(request, waiter, (response) => {
+      if (answer !== undefined) throw new TypeError("FetchEvent.respondWith() has already been called; it can only be called once.");
+      answer = Promise.resolve(response);
+    });
+    const all = listeners.get("fetch");
+    if (all === undefined) throw new TypeError("No event handlers were registered. This script does nothing.");
+    for (const listener of all) {
+      if (answer === undefined) typeof listener === "function" ? listener(event) : listener.handleEvent(event);
+    }
+    if (answer === undefined) throw new TypeError("The script did not call respondWith().");
+    return answer;
+  }
+  const handle = handlerOf("fetch", new ExecutionContext(waiter));
+  if (!handle) throw new TypeError("Handler does not export a fetch() function.");
+  return handle(request);
+}
+
+async function onFetch(visit, method, url, flat, source, length, cf) {
+  const waiter = new Waiter(visit);
+  try {
+    const response = await callFetch(asked(method, url, flat, source, length, cf), waiter);
+    if (!(response instanceof Response)) throw new TypeError("Incorrect type for Promise: the Promise did not resolve to 'Response'.");
+    await send(response, visit);
+  } catch (error) {
+    host.failed(...told(visit, error));
+  }
+  waiter.done();
+}
+
+async function onScheduled(visit, cron, time) {
+  const waiter = new Waiter(visit);
+  try {
+    const handle = handlers === null ? undefined : handlerOf("scheduled", new ExecutionContext(waiter));
+    if (handle) await handle({ cron, scheduledTime: time, type: "scheduled", noRetry() {} });
+    else {
+      const all = listeners.get("scheduled");
+      if (all === undefined) throw new TypeError("Handler does not export a scheduled() function.");
+      for (const listener of all) await listener(new ScheduledEvent(cron, time, waiter));
+    }
+    host.handled(visit);
+  } catch (error) {
+    host.failed(...told(visit, error));
+  }
+  waiter.done();
+}
+
+export { deliver, onFetch, onScheduled, prepare, ready };

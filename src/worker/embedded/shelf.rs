@@ -1,0 +1,190 @@
+//! Which scripts have a runtime: made when the first request comes, taken away when memory is short, and kept from those
+//! that went too far.
+//!
+//! Knows nothing of JavaScript.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::crew::Crew;
+use super::isolate::Isolate;
+use super::{Ground, SWEEP_EVERY};
+use crate::worker::Program;
+use crate::worker::engine::EngineError;
+
+/// All heaps together, in bytes: beyond it, the script that was asked longest ago loses its runtime.
+const HEAPS_LEN_MAX: usize = 512 * 1024 * 1024;
+/// Runtimes that are kept.
+const ISOLATES_MAX: usize = 1_000;
+/// A script that goes too far rests: this long the first time, twice as long each further time, up to a minute.
+const REST_MIN: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(60);
+/// Offences after which a script rests, and after how long they are forgotten.
+const OFFENCES_FREE: u32 = 2;
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+/// A script that has computed for so long without a pause gets another runtime for the next requests, up to so many.
+const STAND_IN_AFTER: Duration = Duration::from_millis(100);
+const STAND_INS_MAX: usize = 4;
+/// When a thread is given up for one that can't be interrupted, and when nobody waits for it any more.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
+const STILL_MAX: Duration = Duration::from_secs(15);
+/// How long what was begun may go on after an answer.
+pub(super) const AFTERMATH_MAX: Duration = Duration::from_secs(30);
+/// What a runtime is taken to need before it was measured.
+const HEAP_LEN_GUESS: usize = 512 * 1024;
+
+/// All scripts that may be asked for.
+#[derive(Default)]
+pub(super) struct Shelf(Mutex<BTreeMap<String, Place>>);
+
+struct Place {
+    program: Arc<Program>,
+    isolate: Option<Arc<Isolate>>,
+    /// Those that get no more requests and have not answered all.
+    leaving: Vec<Arc<Isolate>>,
+    offences: u32,
+    last_offence: Option<Instant>,
+    resting: Option<Instant>,
+}
+
+impl Shelf {
+    fn places(&self) -> MutexGuard<'_, BTreeMap<String, Place>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on these programs and no others.
+    pub(super) fn prepare(&self, programs: Vec<Arc<Program>>) -> Vec<Arc<Isolate>> {
+        let wanted: BTreeSet<&str> = programs.iter().map(|program| &*program.version).collect();
+        let mut places = self.places();
+        let mut gone = Vec::new();
+        places.retain(|version, place| {
+            let stays = wanted.contains(&**version);
+            if !stays {
+                gone.extend(place.isolate.take());
+                gone.append(&mut place.leaving);
+            }
+            stays
+        });
+        for program in &programs {
+            places.entry(program.version.clone()).or_insert_with(|| Place {
+                program: Arc::clone(program),
+                isolate: None,
+                leaving: Vec::new(),
+                offences: 0,
+                last_offence: None,
+                resting: None,
+            });
+        }
+        gone
+    }
+
+    /// The script's runtime.
+    pub(super) fn isolate(&self, version: &str, ground: &Arc<Ground>) -> Result<Arc<Isolate>, EngineError> {
+        let mut places = self.places();
+        let place = places.get_mut(version).ok_or(EngineError::Unknown)?;
+        place.look();
+        place.stand_in();
+        if let Some(until) = place.resting {
+            let left = until.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                return Err(EngineError::Resting { retry_secs: left.as_secs() + 1 });
+            }
+            place.resting = None;
+        }
+        if let Some(reason) = place.isolate.as_ref().and_then(|isolate| isolate.refused()) {
+            return Err(EngineError::Refused(reason));
+        }
+        let isolate = place.isolate.get_or_insert_with(|| Isolate::new(Arc::clone(&place.program), Arc::clone(ground)));
+        Ok(Arc::clone(isolate))
+    }
+
+    pub(super) fn isolates(&self) -> Vec<Arc<Isolate>> {
+        let places = self.places();
+        places.values().flat_map(|place| place.isolate.iter().chain(&place.leaving).cloned()).collect()
+    }
+
+    /// Ends what goes on for too long after its answer, and takes runtimes away where there is too much.
+    pub(super) fn sweep(&self, crew: &Arc<Crew>) {
+        for isolate in self.isolates() {
+            if let Some((time, thread)) = isolate.computing() {
+                if time > STILL_MAX && isolate.is_busy() {
+                    isolate.stand_still();
+                }
+                // Once: a sweep comes every second.
+                if time > STUCK_AFTER && time <= STUCK_AFTER + SWEEP_EVERY {
+                    crew.replace(thread);
+                }
+            }
+            for visit in isolate.visits() {
+                if visit.idle().is_some_and(|idle| idle > AFTERMATH_MAX) {
+                    isolate.close(&visit);
+                }
+            }
+            isolate.measure();
+        }
+        let mut places = self.places();
+        let mut held = 0;
+        let mut idle = Vec::new();
+        for (version, place) in places.iter_mut() {
+            place.look();
+            place.leaving.retain(|isolate| isolate.is_busy());
+            if let Some(isolate) = &place.isolate {
+                let len = isolate.heap_len().max(HEAP_LEN_GUESS);
+                held += len;
+                if !isolate.is_busy() && isolate.refused().is_none() {
+                    idle.push((isolate.last_used(), len, version.clone()));
+                }
+            }
+        }
+        let mut count = idle.len();
+        idle.sort();
+        for (_, len, version) in idle {
+            if held <= HEAPS_LEN_MAX && count <= ISOLATES_MAX {
+                break;
+            }
+            if let Some(place) = places.get_mut(&version) {
+                tracing::debug!(
+                    script = place.program.script,
+                    "a script's runtime is taken away until it is asked again"
+                );
+                place.isolate = None;
+                (held, count) = (held - len, count - 1);
+            }
+        }
+    }
+}
+
+impl Place {
+    /// A runtime that gets no more requests makes room for a fresh one, and what it did is counted.
+    fn look(&mut self) {
+        if self.last_offence.is_some_and(|at| at.elapsed() > FORGIVEN_AFTER) {
+            (self.offences, self.last_offence) = (0, None);
+        }
+        let all = self.isolate.iter().chain(&self.leaving);
+        let further = all.filter(|isolate| isolate.take_offence().is_some()).count();
+        self.leaving.extend(self.isolate.take_if(|isolate| !isolate.is_open() && isolate.refused().is_none()));
+        if further == 0 {
+            return;
+        }
+        self.offences += u32::try_from(further).unwrap_or(u32::MAX);
+        self.last_offence = Some(Instant::now());
+        if let Some(further) = self.offences.checked_sub(OFFENCES_FREE) {
+            let rest = REST_MIN * 2_u32.saturating_pow(further.min(10));
+            self.resting = Some(Instant::now() + rest.min(REST_MAX));
+        }
+    }
+
+    /// While the script computes for one request, another runtime of it takes the next ones.
+    fn stand_in(&mut self) {
+        let is_busy = |isolate: &mut Arc<Isolate>| isolate.computing().is_some_and(|(time, _)| time > STAND_IN_AFTER);
+        if self.leaving.len() < STAND_INS_MAX
+            && let Some(isolate) = self.isolate.take_if(is_busy)
+        {
+            isolate.retire();
+            self.leaving.push(isolate);
+        }
+    }
+}
