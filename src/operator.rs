@@ -46,7 +46,6 @@ struct Desk {
     alarms: Alarms,
     metrics: Metrics,
     started: Duration,
-    awaits_its_cluster: Box<dyn Fn() -> bool + Send + Sync>,
     /// Whether this process has caught up once.
     caught_up: AtomicBool,
     left: Notify,
@@ -69,7 +68,6 @@ impl Operator {
             alarms: node.alarms().clone(),
             started: node.handle().clock().wall(),
             metrics: node.metrics().clone(),
-            awaits_its_cluster: Box::new(node.awaits_its_cluster()),
             caught_up: AtomicBool::new(false),
             left: Notify::new(),
         }))

@@ -118,7 +118,6 @@ pub struct Node {
     node: NodeId,
     name: String,
     seeds: BTreeMap<NodeId, Vec<String>>,
-    evicted: Evicted,
     members: watch::Receiver<Members>,
     advertised: String,
     alarms: Alarms,
@@ -231,7 +230,6 @@ impl Node {
             node,
             name,
             seeds,
-            evicted,
             members,
             advertised,
             alarms,
@@ -247,18 +245,6 @@ impl Node {
         let members = self.members.borrow();
         let unheard = self.seeds.keys().filter(|node| !members.contains_key(node)).count();
         members.keys().filter(|node| **node != self.node).count() + unheard
-    }
-
-    /// Whether it was told of a node when it joined of which it has not heard since: what it knows of its cluster is
-    /// not all there is.
-    pub fn awaits_its_cluster(&self) -> impl Fn() -> bool + Send + Sync + 'static {
-        let seeds = self.seeds.clone();
-        let (members, evicted) = (self.members.clone(), self.evicted.clone());
-        move || {
-            let members = members.borrow();
-            let is_gone = |seed: &NodeId| evicted.read().is_ok_and(|evicted| evicted.contains(seed));
-            seeds.keys().any(|seed| !members.contains_key(seed) && !is_gone(seed))
-        }
     }
 
     /// For reading and writing.

@@ -40,7 +40,7 @@ impl Operator {
         if !self.0.members.borrow().contains_key(&self.0.node) {
             reasons.push("not on the roster yet".to_owned());
         }
-        if (self.0.awaits_its_cluster)() {
+        if status.unheard > 0 {
             reasons.push("joined, and has not heard of all the cluster yet".to_owned());
         }
         let has_caught_up = self.0.caught_up.load(Ordering::Relaxed);

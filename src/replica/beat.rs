@@ -134,10 +134,15 @@ impl<S: Store> Replica<S> {
 
     /// The other members, and those that were members when this node joined and of which it has not heard yet.
     pub fn others(&self) -> impl Iterator<Item = NodeId> {
-        let is_unheard = |node: &NodeId| self.roster.info(*node).is_none() && !self.roster.has_departed(*node);
-        let unheard = self.config.seeds.iter().copied().filter(is_unheard);
-        let members = self.roster.members().map(|(node, _)| node);
-        members.chain(unheard).filter(|node| *node != self.config.node)
+        let members = self.roster.members().map(|(node, _)| node).filter(|node| *node != self.config.node);
+        members.chain(self.unheard())
+    }
+
+    pub(super) fn unheard(&self) -> impl Iterator<Item = NodeId> {
+        let is_unheard = |node: &NodeId| {
+            *node != self.config.node && self.roster.info(*node).is_none() && !self.roster.has_departed(*node)
+        };
+        self.config.seeds.iter().copied().filter(is_unheard)
     }
 
     pub(super) fn on_beat(&mut self, node: NodeId, beat: Beat, now: Now) {

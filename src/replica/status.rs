@@ -33,6 +33,8 @@ pub struct Status {
     pub refusing: Option<&'static str>,
     /// Everyone on the roster but this node.
     pub peers: Vec<PeerStatus>,
+    /// Nodes of which this one was told when it joined and has not heard since: its roster is not all there is.
+    pub unheard: usize,
     /// Sync sessions under way: those in which this node catches up, and those in which it helps a peer.
     pub syncs: (usize, usize),
     /// Records that wait for their blobs.
@@ -133,6 +135,7 @@ impl<S: Store> Replica<S> {
                 .filter(|(node, _)| *node != own)
                 .map(|(node, info)| self.peer_status(node, info, former, now))
                 .collect(),
+            unheard: self.unheard().count(),
             pending_blobs: self.blobs.waiting(),
             syncs: self.syncs.count(),
             counters: self.counters.iter().map(|(name, count)| (*name, *count)).collect(),
