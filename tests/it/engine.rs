@@ -300,3 +300,68 @@ fn a_visitor_who_moves_reads_their_own_writes() {
     let host = format!("cart.workers.localhost:{}", here.port());
     assert_eq!(visit(here, &host, "starling-bookmark: nonsense\r\n").status, 400);
 }
+
+/// An example's script, deployed as `examples/deploy` deploys it.
+fn example(node: &Node, name: &str, code: &str) -> SocketAddr {
+    deploy_code(node, name, code, json!({ "bindings": [kv(&namespace(node))] }));
+    workers(node).expect("an address")
+}
+
+fn text(answer: &Answer) -> String {
+    String::from_utf8_lossy(&answer.body).into_owned()
+}
+
+#[test]
+fn a_cart_is_filled_and_emptied() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start(&directory.path().join("node"), &["--pop", "FRA"]);
+    let at = example(&node, "cart", include_str!("../../examples/cart/worker.mjs"));
+    assert_eq!(text(&ask(at, "cart", "PUT", "/ann/apple", "", b"2")), r#"{"pop":"FRA","items":{"apple":2}}"#);
+    assert_eq!(ask(at, "cart", "PUT", "/ann/apple", "", b"many").status, 400);
+    assert_eq!(text(&ask(at, "cart", "DELETE", "/ann/apple", "", b"")), r#"{"pop":"FRA","items":{}}"#);
+    assert!(get(at, "cart", "/").1.contains("<h1>Cart"));
+}
+
+#[test]
+fn a_short_link_leads_where_it_should() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start(&directory.path().join("node"), &[]);
+    let at = example(&node, "url-shortener", include_str!("../../examples/url-shortener/worker.mjs"));
+    let made = ask(at, "url-shortener", "POST", "/", "", b"https://example.com/x?y");
+    assert_eq!(made.status, 201, "{made:?}");
+    let slug = text(&made).trim().rsplit('/').next().expect("a slug").to_owned();
+    let sent_on = ask(at, "url-shortener", "GET", &format!("/{slug}"), "", b"");
+    assert_eq!((sent_on.status, sent_on.header("location")), (302, Some("https://example.com/x?y")));
+    assert_eq!(get(at, "url-shortener", "/nosuchx").0, 404);
+    assert_eq!(ask(at, "url-shortener", "POST", "/", "", b"javascript:alert(1)").status, 400);
+}
+
+#[test]
+fn a_visitor_stays_in_a_group_of_a_test() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start(&directory.path().join("node"), &[]);
+    let at = example(&node, "ab-test", include_str!("../../examples/ab-test/worker.mjs"));
+    assert_eq!(ask(at, "ab-test", "PUT", "/headline", "", b"1").status, 200);
+    for _ in 0..20 {
+        assert_eq!(ask(at, "ab-test", "GET", "/", "", b"").header("x-group"), Some("b"));
+    }
+    let stays = ask(at, "ab-test", "GET", "/", "Cookie: x=1; group=a\r\n", b"");
+    assert_eq!((stays.header("x-group"), stays.header("set-cookie")), (Some("a"), None));
+}
+
+#[test]
+fn a_session_holds_until_it_is_ended() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start(&directory.path().join("node"), &[]);
+    let at = example(&node, "auth", include_str!("../../examples/auth/worker.mjs"));
+    let ann = br#"{"name":"ann","password":"correct horse"}"#;
+    assert_eq!(ask(at, "auth", "POST", "/register", "", ann).status, 201);
+    assert_eq!(ask(at, "auth", "POST", "/register", "", ann).status, 409);
+    assert_eq!(ask(at, "auth", "POST", "/login", "", br#"{"name":"ann","password":"wrong"}"#).status, 401);
+    let login = ask(at, "auth", "POST", "/login", "", ann).json();
+    let session = format!("Cookie: session={}\r\n", login["token"].as_str().expect("a token"));
+    assert_eq!(ask(at, "auth", "GET", "/", &session, b"").json()["name"], "ann");
+    assert_eq!(ask(at, "auth", "GET", "/", "", b"").status, 401);
+    assert_eq!(ask(at, "auth", "POST", "/logout", &session, b"").status, 200);
+    assert_eq!(ask(at, "auth", "GET", "/", &session, b"").status, 401);
+}

@@ -25,7 +25,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 /// Requests of all scripts that wait for an answer at a time. Further ones wait for a place.
 const FETCHES_MAX: usize = 512;
 /// How many scripts may have asked one another in a row.
-const DEPTH_MAX: usize = 16;
+const DEPTH_MAX: usize = 3;
 /// Says by how many scripts a request was passed on (RFC 8586).
 pub(super) const LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 const LOOP_WORD: &str = "starling";
