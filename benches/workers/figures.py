@@ -28,31 +28,31 @@ def wrk(visitor, script, connections, secs):
     return find(r"Requests/sec:\s+(\S+)"), find(r"\n +50% +(\S+)"), find(r"\n +99% +(\S+)")
 
 
-def main():
-    binary, workerd, secs = sys.argv[1:]
+def measure(name, binary, more, secs):
     home = pathlib.Path(tempfile.mkdtemp(prefix="starling-figures-"))
-    node = Node(binary, home / "node", "FRA", more=["--worker-engine", "workerd", "--workerd", workerd, "--log", "error"])
+    node = Node(binary, home / "node", "FRA", more=[*more, "--log", "error"])
+    pids = lambda: [node.process.pid, *engines(node)]
     try:
         visitor, namespace = Visitor(node), node.create_namespace("figures")
         node.call("PUT", f"/accounts/{node.account}/storage/kv/namespaces/{namespace}/values/key", b"x" * 100)
         kv = [{"type": "kv_namespace", "name": "KV", "namespace_id": namespace}]
-        print("| scripts | asked | connections | requests/s | p50 | p99 | memory of workerd, MiB: idle, after |")
-        print("|---|---|---|---|---|---|---|")
         deployed = 0
         for count in (1, 100):
             while deployed < count:
                 upload(node, f"w{deployed}", CODE, kv)
                 deployed += 1
             upload(node, "plain", PLAIN)
-            until(lambda: visitor.ask(f"w{count - 1}")[0] == 200, 60)
-            settled(node)
+            for number in range(count):
+                until(lambda: visitor.ask(f"w{number}")[0] == 200, 60)
+            if name == "workerd":
+                settled(node)
             time.sleep(3)
             for script, asked in [("w0", "one KV get"), ("plain", "nothing of KV")]:
                 for connections in (1, 32):
-                    idle = sum(map(memory, engines(node)))
+                    idle = sum(map(memory, pids()))
                     rate, p50, p99 = wrk(visitor, script, connections, secs)
-                    after = sum(map(memory, engines(node)))
-                    print(f"| {count} | {asked} | {connections} | {rate} | {p50} | {p99} | {idle:.0f}, {after:.0f} |", flush=True)
+                    after = sum(map(memory, pids()))
+                    print(f"| {name} | {count} | {asked} | {connections} | {rate} | {p50} | {p99} | {idle:.0f}, {after:.0f} |", flush=True)
         took = []
         for n in range(10):
             upload(node, "fresh", f"export default {{ fetch() {{ return new Response('{n}') }} }}")
@@ -60,11 +60,20 @@ def main():
             until(lambda: visitor.ask("fresh")[2] == str(n).encode())
             took.append(time.monotonic() - begun)
             time.sleep(0.3)
-        print(f"\nFrom a deployment's answer to its first response, with {count} scripts: "
-              f"{sorted(took)[5] * 1000:.0f} ms (median of 10), {max(took) * 1000:.0f} ms at most.")
+        return (f"{name}: from a deployment's answer to its first response, with {count} scripts: "
+                f"{sorted(took)[5] * 1000:.0f} ms (median of 10), {max(took) * 1000:.0f} ms at most.")
     finally:
         node.stop()
         shutil.rmtree(home, ignore_errors=True)
+
+
+def main():
+    binary, workerd, secs = sys.argv[1:]
+    print("| engine | scripts | asked | connections | requests/s | p50 | p99 | memory of node and engine, MiB: idle, after |")
+    print("|---|---|---|---|---|---|---|---|")
+    kinds = [("embedded", []), ("workerd", ["--worker-engine", "workerd", "--workerd", workerd])]
+    said = [measure(name, binary, more, secs) for name, more in kinds]
+    print("", *said, sep="\n")
 
 
 main()

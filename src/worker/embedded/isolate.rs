@@ -157,12 +157,17 @@ impl Isolate {
     /// Has the script handle something.
     pub(super) fn ask(&self, visit: Arc<Visit>, asked: Asked) {
         *locked(&self.used) = Instant::now();
+        // Under one lock: a visit that is known and whose event is not in the inbox has been begun.
+        let inbox = locked(&self.inbox);
         locked(&self.visits).insert(visit.number, Arc::clone(&visit));
-        self.post(Event::Asked(visit, asked));
+        self.push(inbox, Event::Asked(visit, asked));
     }
 
     pub(super) fn post(&self, event: Event) {
-        let mut inbox = locked(&self.inbox);
+        self.push(locked(&self.inbox), event);
+    }
+
+    fn push(&self, mut inbox: MutexGuard<'_, Inbox>, event: Event) {
         inbox.events.push_back(event);
         if !std::mem::replace(&mut inbox.is_queued, true) {
             drop(inbox);
@@ -355,11 +360,13 @@ impl Isolate {
 
     /// A script that waits for nothing will never answer.
     fn end_what_hangs(&self) {
-        let is_idle = self.pending.load(Ordering::Acquire) == 0 && locked(&self.inbox).events.is_empty();
-        if !is_idle {
+        let inbox = locked(&self.inbox);
+        if self.pending.load(Ordering::Acquire) > 0 || !inbox.events.is_empty() {
             return;
         }
-        for visit in self.visits() {
+        let hanging = self.visits();
+        drop(inbox);
+        for visit in hanging {
             if visit.is_awaited() {
                 let now_ms = self.ground.kv.now_ms();
                 let message =
