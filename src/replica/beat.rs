@@ -116,8 +116,7 @@ impl<S: Store> Replica<S> {
             .map(|(origin, seen)| (origin, seen.last()))
             .take(HEAD_LIVES_MAX)
             .collect();
-        let others: Vec<NodeId> = self.others().collect();
-        let watermark = self.heads.watermark_of(others.into_iter());
+        let watermark = self.heads.watermark_of(self.roster.others(node));
         let wall_ms = self.skew.corrected(now.wall_ms);
         let promise = self.clock.promise(wall_ms);
         self.staged |= self.floor.is_low(promise, wall_ms);
@@ -129,20 +128,7 @@ impl<S: Store> Replica<S> {
     /// that this node has not heard of, too: each was let in by one that it knows, or by one that such a one let in, in
     /// a write that lies below all that the newcomer writes.
     pub fn watermark(&self) -> super::Timestamp {
-        self.heads.watermark(self.others())
-    }
-
-    /// The other members, and those that were members when this node joined and of which it has not heard yet.
-    pub fn others(&self) -> impl Iterator<Item = NodeId> {
-        let members = self.roster.members().map(|(node, _)| node).filter(|node| *node != self.config.node);
-        members.chain(self.unheard())
-    }
-
-    pub(super) fn unheard(&self) -> impl Iterator<Item = NodeId> {
-        let is_unheard = |node: &NodeId| {
-            *node != self.config.node && self.roster.info(*node).is_none() && !self.roster.has_departed(*node)
-        };
-        self.config.seeds.iter().copied().filter(is_unheard)
+        self.heads.watermark(self.roster.others(self.config.node))
     }
 
     pub(super) fn on_beat(&mut self, node: NodeId, beat: Beat, now: Now) {

@@ -224,6 +224,7 @@ impl<S: Store> Replica<S> {
                 }
             }
         }
+        roster.expect(&config.seeds);
         let blobs = blob::Blobs::recover(&mut store, &recovered)?;
         let mut rng = ChaCha8Rng::from_seed(config.seed);
         // A clock that was set back since must not make this process older than its own former ones, so its start is

@@ -58,6 +58,8 @@ pub struct Roster {
     evicted: BTreeSet<NodeId>,
     /// Taken off the roster, by eviction or by the deletion of their entries.
     departed: BTreeSet<NodeId>,
+    /// Those of which this node was told when it joined, and has not heard since.
+    unheard: BTreeSet<NodeId>,
 }
 
 impl Roster {
@@ -78,19 +80,28 @@ impl Roster {
                 if !self.evicted.contains(&node) {
                     self.departed.remove(&node);
                 }
-                self.nodes.insert(node, info.clone()) != Some(info)
+                let is_news = self.unheard.remove(&node);
+                self.nodes.insert(node, info.clone()) != Some(info) || is_news
             }
             Some(_) => false,
             None => {
                 self.departed.insert(node);
-                self.nodes.remove(&node).is_some()
+                let is_news = self.unheard.remove(&node);
+                self.nodes.remove(&node).is_some() || is_news
             }
         }
     }
 
     pub(super) fn evict(&mut self, node: NodeId) -> bool {
         self.departed.insert(node);
+        self.unheard.remove(&node);
         self.evicted.insert(node)
+    }
+
+    /// This node was told of these when it joined. A roster that lacks one is not all there is.
+    pub(super) fn expect(&mut self, seeds: &[NodeId]) {
+        let is_unheard = |node: &NodeId| !self.nodes.contains_key(node) && !self.departed.contains(node);
+        self.unheard = seeds.iter().copied().filter(is_unheard).collect();
     }
 
     #[cfg(test)]
@@ -123,13 +134,58 @@ impl Roster {
         self.departed.iter().copied()
     }
 
-    /// Whether the node was evicted, or its entry deleted.
-    pub fn has_departed(&self, node: NodeId) -> bool {
-        self.departed.contains(&node)
+    /// How many nodes this one was told of when it joined and has not heard of since.
+    pub fn unheard(&self) -> usize {
+        self.unheard.len()
+    }
+
+    /// The members but for one, and those that were members when this node joined and of which it has not heard yet,
+    /// ascending.
+    pub fn others(&self, than: NodeId) -> impl Iterator<Item = NodeId> {
+        let mut members = self.members().map(|(node, _)| node).peekable();
+        let mut unheard = self.unheard.iter().copied().peekable();
+        let all = std::iter::from_fn(move || match (members.peek(), unheard.peek()) {
+            (Some(member), Some(node)) if node < member => unheard.next(),
+            (Some(_), _) => members.next(),
+            (None, _) => unheard.next(),
+        });
+        all.filter(move |node| *node != than)
     }
 
     /// Whether the node was evicted: terminal.
     pub fn is_evicted(&self, node: NodeId) -> bool {
         self.evicted.contains(&node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::{Dot, Incarnation, Marker, Origin};
+
+    fn others(roster: &Roster) -> Vec<u64> {
+        roster.others(NodeId(5)).map(|node| node.0).collect()
+    }
+
+    fn observe(roster: &mut Roster, node: u64, content: Content) -> bool {
+        let key = Roster::key(NamespaceId::NODES, NodeId(node));
+        let origin = Origin { node: NodeId(node), incarnation: Incarnation(1) };
+        let (time, dot) = (Timestamp::from_ms(1), Dot { origin, seq: 1 });
+        roster.observe(&key, &Entry::new(&key, dot, time, Marker { time, origin }, content))
+    }
+
+    #[test]
+    fn who_was_told_of_is_among_the_others_until_it_is_heard_of_or_gone() {
+        let mut roster = Roster::default();
+        [5, 3, 9].into_iter().for_each(|node| roster.admit(NodeId(node)));
+        roster.evict(NodeId(4));
+        roster.expect(&[9, 8, 1, 4, 12].map(NodeId));
+        assert_eq!((others(&roster), roster.unheard()), (vec![1, 3, 8, 9, 12], 3), "members are heard of, 4 is gone");
+        assert!(observe(&mut roster, 8, NodeInfo::default().to_content()));
+        assert_eq!((others(&roster), roster.unheard()), (vec![1, 3, 8, 9, 12], 2));
+        let tombstone = Content { expire_ms: 0, metadata: Bytes::new(), value: Value::Tombstone };
+        assert!(observe(&mut roster, 1, tombstone), "others than before");
+        assert!(roster.evict(NodeId(12)));
+        assert_eq!((others(&roster), roster.unheard()), (vec![3, 8, 9], 0));
     }
 }

@@ -135,7 +135,7 @@ impl<S: Store> Replica<S> {
                 .filter(|(node, _)| *node != own)
                 .map(|(node, info)| self.peer_status(node, info, former, now))
                 .collect(),
-            unheard: self.unheard().count(),
+            unheard: self.roster.unheard(),
             pending_blobs: self.blobs.waiting(),
             syncs: self.syncs.count(),
             counters: self.counters.iter().map(|(name, count)| (*name, *count)).collect(),

@@ -132,7 +132,7 @@ impl<S: Store> Replica<S> {
 
     /// All writes of all members stamped up to this are here, on disk.
     pub(super) fn held_upto(&self) -> Timestamp {
-        match self.others().next() {
+        match self.roster.others(self.config.node).next() {
             Some(_) => self.watermark(),
             None => Timestamp::CEILING,
         }
@@ -141,7 +141,7 @@ impl<S: Store> Replica<S> {
     /// Every member has all that members committed before this millisecond, as far as this node has heard.
     fn everywhere_ms(&self) -> u64 {
         let watermark = |node| self.heads.get(node).map_or(Timestamp::default(), |head| head.watermark);
-        self.others().map(watermark).fold(self.held_upto(), Timestamp::min).ms()
+        self.roster.others(self.config.node).map(watermark).fold(self.held_upto(), Timestamp::min).ms()
     }
 
     pub(super) fn shorten(&self, bookmark: Bookmark) -> Bookmark {

@@ -236,6 +236,7 @@ impl Heads {
         self.nodes.get(&node).map_or(Timestamp::default(), |known| known.durable)
     }
 
+    /// Of members in ascending order: both lists are walked once.
     fn find_slowest(&self, members: impl Iterator<Item = NodeId>) -> Option<(NodeId, Timestamp)> {
         let mut heads = self.nodes.iter().peekable();
         let durable = |member| {

@@ -281,8 +281,9 @@ impl World {
         if !self.awaited.remove(&node) {
             return;
         }
-        let others = self.hosts[issuer].replica.iter().flat_map(|issuer| issuer.others());
-        let seeds = others.chain([self.hosts[issuer].node]).collect();
+        let own = self.hosts[issuer].node;
+        let others = self.hosts[issuer].replica.iter().flat_map(|issuer| issuer.roster().others(own));
+        let seeds = others.chain([own]).collect();
         let host = self.add_host(node, place, MemStore::default());
         (self.hosts[host].seeds, self.hosts[host].joined) = (seeds, joined);
         self.start(host);
