@@ -7,6 +7,7 @@ mod assets;
 pub mod catalog;
 pub mod embedded;
 pub mod engine;
+mod hops;
 mod program;
 pub mod static_files;
 mod tails;

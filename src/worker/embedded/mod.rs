@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::engine::{Engine, EngineError, Running, Streamed};
+use super::hops::hops;
 use super::static_files::Files;
 use super::{Module, ModuleKind, Program, ScriptId, Tails};
 use crate::kv::Kv;
@@ -89,7 +90,7 @@ impl Embedded {
     async fn have(
         &self,
         program: &Arc<Program>,
-        depth: usize,
+        hops: usize,
         event: impl FnOnce() -> Json,
         patience: Duration,
         asked: impl FnOnce(&Visit) -> Asked,
@@ -98,7 +99,7 @@ impl Embedded {
         let script = ScriptId { account: program.account, script: program.script.clone() };
         let event = self.ground.tails.is_watched(&script).then(event);
         let (answer, answered) = oneshot::channel();
-        let visit = Arc::new(Visit::new(isolate.next_number(), &self.ground.kv, depth, answer, event));
+        let visit = Arc::new(Visit::new(isolate.next_number(), &self.ground.kv, hops, answer, event));
         let asked = asked(&visit);
         isolate.ask(Arc::clone(&visit), asked);
         match timeout(patience, answered).await {
@@ -136,8 +137,8 @@ impl Embedded {
                 headers_flat.chunks_exact(2).map(|pair| (pair[0].clone(), Json::from(pair[1].clone()))).collect();
             json!({ "request": { "url": url, "method": method, "headers": shown, "cf": cf } })
         };
-        let depth = outbound::depth(&headers);
-        self.have(program, depth, event, ANSWER_PATIENCE, |visit| {
+        let hops = hops(&headers);
+        self.have(program, hops, event, ANSWER_PATIENCE, |visit| {
             let len = body.size_hint().exact();
             let source = if body.is_end_stream() { None } else { visit.keep(body) };
             Asked::Fetch {

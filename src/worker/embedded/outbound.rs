@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{HOST, HeaderValue, USER_AGENT};
 use hyper::rt::{Read, Write};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::https::Outgoing;
 use crate::worker::engine::{Streamed, held, streamed};
+use crate::worker::hops::{HOPS_MAX, LOOP, loop_header};
 
 /// How long a connection may take to be made.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -24,11 +25,6 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 /// Requests of all scripts that wait for an answer at a time. Further ones wait for a place.
 const FETCHES_MAX: usize = 512;
-/// How many scripts may have asked one another in a row.
-const DEPTH_MAX: usize = 3;
-/// Says by how many scripts a request was passed on (RFC 8586).
-pub(super) const LOOP: HeaderName = HeaderName::from_static("cdn-loop");
-const LOOP_WORD: &str = "starling";
 /// Bytes of an answer's headers, and their number.
 const HEADERS_LEN_MAX: usize = 256 * 1024;
 const HEADERS_MAX: usize = 256;
@@ -50,10 +46,10 @@ impl Outbound {
         &self,
         url: &str,
         mut request: Request<Streamed>,
-        depth: usize,
+        hops: usize,
     ) -> Result<Response<Streamed>, String> {
-        if depth >= DEPTH_MAX {
-            return Err(format!("Subrequest depth limit exceeded: {DEPTH_MAX} scripts have asked one another."));
+        if hops >= HOPS_MAX {
+            return Err(format!("Subrequest depth limit exceeded: {HOPS_MAX} scripts have asked one another."));
         }
         let url = Url::parse(url).map_err(|_| "Invalid URL string.".to_owned())?;
         let name = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -68,8 +64,7 @@ impl Outbound {
         let headers = request.headers_mut();
         headers.insert(HOST, HeaderValue::try_from(host).map_err(|error| error.to_string())?);
         headers.entry(USER_AGENT).or_insert(HeaderValue::from_static("starling"));
-        let passed = vec![LOOP_WORD; depth + 1].join(", ");
-        headers.insert(LOOP, HeaderValue::try_from(passed).map_err(|error| error.to_string())?);
+        headers.insert(LOOP, HeaderValue::try_from(loop_header(hops + 1)).map_err(|error| error.to_string())?);
 
         let place = self.places.acquire().await.map_err(|error| error.to_string())?;
         let stream = timeout(CONNECT_PATIENCE, self.connect(&name, port)).await;
@@ -141,12 +136,6 @@ impl Drop for Ended {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// How many scripts have asked one another to get here.
-pub(super) fn depth(headers: &hyper::HeaderMap) -> usize {
-    let words = headers.get_all(LOOP).into_iter().filter_map(|value| value.to_str().ok());
-    words.flat_map(|text| text.split(',')).filter(|word| word.trim() == LOOP_WORD).count()
 }
 
 /// Whether an address belongs to the Internet at large.
@@ -227,13 +216,5 @@ mod tests {
         {
             assert!(is_public(text.parse().expect("an address")), "{text}");
         }
-    }
-
-    #[test]
-    fn what_scripts_pass_on_is_counted() {
-        let mut headers = hyper::HeaderMap::new();
-        headers.append(LOOP, HeaderValue::from_static("other, starling"));
-        headers.append(LOOP, HeaderValue::from_static("starling,starling"));
-        assert_eq!(depth(&headers), 3);
     }
 }

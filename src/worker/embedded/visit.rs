@@ -38,8 +38,8 @@ pub(super) struct Visit {
     pub(super) number: u32,
     /// A session of its own: what is noted in it was seen by this request.
     pub(super) kv: Kv,
-    /// How many requests led here, each asked for by a script.
-    pub(super) depth: usize,
+    /// How many scripts it went through before it came here.
+    pub(super) hops: usize,
     /// Processor time, in nanoseconds.
     pub(super) cpu_ns: AtomicU64,
     /// Whether nothing of it goes on.
@@ -72,7 +72,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Visit {
     /// `event` is what those who watch are told of it, if anyone watches.
-    pub(super) fn new(number: u32, kv: &Kv, depth: usize, answer: Answer, event: Option<Json>) -> Self {
+    pub(super) fn new(number: u32, kv: &Kv, hops: usize, answer: Answer, event: Option<Json>) -> Self {
         let report = event.map(|event| {
             let (logs, exceptions) = Default::default();
             Mutex::new(Report { event, outcome: "ok", logs, logs_len: 0, exceptions, began_ms: kv.now_ms() })
@@ -80,7 +80,7 @@ impl Visit {
         Self {
             number,
             kv: kv.session(),
-            depth,
+            hops,
             cpu_ns: AtomicU64::new(0),
             over: watch::channel(false).0,
             waiting: AtomicU32::new(0),

@@ -24,8 +24,8 @@ use tokio::sync::Semaphore;
 use super::Files;
 use super::config::{DESK_HEADER, LOOP_HEADER, SEAT_HEADER};
 use super::host::Guest;
-use super::reach::loop_header;
 use crate::worker::engine::{Streamed, streamed};
+use crate::worker::hops::loop_header;
 use crate::worker::{Program, ScriptId, TAIL_EVENT_LEN_MAX, Tails, static_files};
 
 /// Connections of a process at a time.

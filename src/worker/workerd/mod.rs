@@ -35,6 +35,7 @@ use hyper::{Method, Request, Response};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::engine::{Engine, EngineError, Running, Streamed, Vitals, Wrote, held, streamed};
+use super::hops::hops;
 use super::static_files::Files;
 use super::{Program, Tails};
 use crate::kv::Kv;
@@ -95,7 +96,7 @@ impl Workerd {
         request: Request<Streamed>,
     ) -> Result<Response<Streamed>, EngineError> {
         let reach = self.0.reach(&program.version)?;
-        let visit = reach.allowance.begin(reach::hops(request.headers()));
+        let visit = reach.allowance.begin(hops(request.headers()));
         let written = reach.session.last_write();
         let deadline = Instant::now() + ANSWER_PATIENCE;
         let mut request = Attempt::new(request);

@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::header::{HeaderMap, HeaderName};
+use hyper::header::HeaderMap;
 use tokio::time::Instant;
 
 use crate::binding::{Authorize, NamespaceRefused, stated_namespace};
 use crate::kv::{Kv, NamespaceId, Scope};
+use crate::worker::hops::HOPS_MAX;
 use crate::worker::{Binding, Program};
 
 /// How often a request may use KV.
@@ -37,28 +38,9 @@ impl Reach {
 
 /// How often a request may fetch, by how many scripts stand between it and its visitor. Each fetch may come back as a
 /// request, so that one visitor causes a bounded number of them whatever scripts do to one another, or to themselves.
-pub(super) const FETCHES_MAX: [u64; 4] = [1_000, 50, 5, 0];
-/// Scripts that are told apart between a request and its visitor.
-const HOPS_MAX: usize = FETCHES_MAX.len() - 1;
-/// Says in a fetch how many scripts it went through (RFC 8586).
-const LOOP: HeaderName = HeaderName::from_static("cdn-loop");
-/// What begins our part of it.
-const LOOP_NAME: &str = "starling; hops=";
+pub(super) const FETCHES_MAX: [u64; HOPS_MAX + 1] = [1_000, 50, 5, 0];
 /// How long what goes on after an answer counts as being as far from its visitor as the answer was.
 const LINGER_MAX: Duration = Duration::from_secs(30);
-
-/// Our part of the header of a fetch, that many scripts from a visitor.
-pub(super) fn loop_header(hops: usize) -> String {
-    format!("{LOOP_NAME}{hops}")
-}
-
-/// How many scripts a request went through.
-pub(super) fn hops(headers: &HeaderMap) -> usize {
-    let values = headers.get_all(LOOP).iter().filter_map(|value| value.to_str().ok());
-    let parts = values.flat_map(|text| text.split(',')).filter_map(|part| part.trim().strip_prefix(LOOP_NAME));
-    // Whoever writes nonsense there has been here.
-    parts.map(|hops| hops.parse().unwrap_or(HOPS_MAX)).max().unwrap_or(0).min(HOPS_MAX)
-}
 
 /// How often a program may still use KV, and fetch.
 #[derive(Default)]
@@ -191,19 +173,5 @@ mod tests {
             }
         }
         assert_eq!(storm(0, 1), 1 + 1_000 + 1_000 * 50 + 1_000 * 50 * 5);
-    }
-
-    #[test]
-    fn hops_are_read_as_written_among_those_of_others() {
-        let of = |values: &[&str]| {
-            let pairs = values.iter().map(|value| (LOOP, value.parse().expect("a value")));
-            hops(&pairs.collect::<HeaderMap>())
-        };
-        assert_eq!(of(&[]), 0);
-        assert_eq!(of(&["other.example; abc=1"]), 0);
-        assert_eq!(of(&[&loop_header(1)]), 1);
-        assert_eq!(of(&["other; a=1, starling; hops=1", "starling; hops=2,x"]), 2);
-        assert_eq!(of(&["starling; hops=99"]), HOPS_MAX);
-        assert_eq!(of(&["starling; hops=-1"]), HOPS_MAX);
     }
 }

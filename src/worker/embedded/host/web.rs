@@ -229,7 +229,7 @@ pub(super) fn add<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &Desk) -> rquic
                 *request.headers_mut() = headers;
                 strip(request.headers_mut());
                 request.headers_mut().remove(CONTENT_LENGTH);
-                let response = isolate.ground.outbound.fetch(&url, request, visit.depth).await;
+                let response = isolate.ground.outbound.fetch(&url, request, visit.hops).await;
                 shown(&visit, response.map_err(Failure::type_error)?)
             })
         };
