@@ -168,8 +168,12 @@ def settled(node, count=1, within_secs=90):
     eventually(check, within_secs)
 
 
+def on_workerd(program):
+    return ["--worker-engine", "workerd", "--workerd", str(program)]
+
+
 def run(report, binary, home, workerd):
-    more = ["--worker-engine", "workerd", "--workerd", str(workerd)]
+    more = on_workerd(workerd)
     flock = Flock(binary, home / "serving", 2, more=more)
     try:
         node, other = flock.nodes
@@ -729,7 +733,7 @@ def main():
     report, home = Report(), pathlib.Path(tempfile.mkdtemp(prefix="starling-serving-"))
     try:
         if options.only:
-            globals()[options.only](report, options.binary, home, ["--workerd", options.workerd])
+            globals()[options.only](report, options.binary, home, on_workerd(options.workerd))
         else:
             run(report, options.binary, home, options.workerd)
     finally:
