@@ -95,7 +95,7 @@ fn install(pin: &Pinned, target: &Path) -> Result<(), CliError> {
     // The lock names the hash: npm refuses any other content.
     fs::write(fresh.join("package-lock.json"), pin.lock()).map_err(failed)?;
     let mut npm = Command::new("npm");
-    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(&fresh);
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", "."]);
     npm.current_dir(&fresh).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let spawned = npm.spawn();
     if spawned.is_err() {

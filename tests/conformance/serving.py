@@ -196,6 +196,7 @@ def run(report, binary, home, workerd):
     storms(report, binary, home, more)
     encrypted(report, binary, home, more)
     taking_over(report, binary, home, more)
+    installed(report, binary, home)
 
 
 def requests(report, node, visitor, elsewhere, namespace):
@@ -722,13 +723,35 @@ def ending(report, node, visitor, good, binary, home, more):
         assert not (again.data / "w").exists()
 
 
+def installed(report, binary, home, more=()):
+    """No workerd is named: it is where `starling workers install` puts it."""
+    place = home / "installed"
+    place.mkdir()
+    with report.case("serving", "workerd is installed through npm, into a directory named from here, and a node there runs it"):
+        command = [binary, "workers", "install", "--json", "--data", "data"]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("STARLING_")}
+        for is_new in (True, False):
+            done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["installed"] is is_new, done.stdout
+        # One that is named nowhere else: neither on PATH nor in node_modules.
+        node = Node(binary, place, "LON", more=["--worker-engine", "workerd"], exists=True)
+        try:
+            upload(node, "one", "export default { fetch() { return new Response('one') } }")
+            until(lambda: Visitor(node).text("one") == "one", 30)
+            ours = {os.readlink(f"/proc/{pid}/exe") for pid in engines(node)}
+            assert ours and all(exe.startswith(str((place / "data").resolve())) for exe in ours), ours
+        finally:
+            node.stop()
+
+
 def main():
     """This suite alone, with a workerd that is somewhere."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--binary", required=True)
     parser.add_argument("--workerd", required=True)
     parser.add_argument("--keep", action="store_true")
-    parser.add_argument("--only", choices=["storms", "encrypted", "taking_over"])
+    parser.add_argument("--only", choices=["storms", "encrypted", "taking_over", "installed"])
     options = parser.parse_args()
     report, home = Report(), pathlib.Path(tempfile.mkdtemp(prefix="starling-serving-"))
     try:
