@@ -3,15 +3,18 @@
 //! Knows nothing of what flags of `serve` mean: they are texts that [`crate::config`] reads.
 
 mod audit;
+mod backup;
 pub mod duration;
 mod invite;
 mod key;
 mod kv;
 mod node;
+mod progress;
 mod serve;
 mod status;
 mod target;
 mod token;
+mod verify;
 mod workers;
 
 use std::ffi::OsString;
@@ -20,11 +23,13 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::backup::BackupError;
 use crate::client::ClientError;
 use crate::config::{ConfigError, Environment};
 use crate::datadir::DataDirError;
 use crate::exit::Exit;
 use crate::logging::LoggingError;
+use crate::node::StartError;
 use crate::serve::ServeError;
 use crate::terminal::{harmless, tell};
 
@@ -57,7 +62,9 @@ enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Key(key::KeyCommand),
     Audit(audit::AuditArgs),
-    Verify(audit::VerifyArgs),
+    Verify(verify::VerifyArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
     /// Act on one node.
     #[command(subcommand, arg_required_else_help = true)]
     Node(node::NodeCommand),
@@ -100,6 +107,15 @@ pub enum CliError {
     /// workerd was not installed.
     #[error("workerd was not installed: {0}")]
     Install(String),
+    /// A backup did not arrive.
+    #[error("no backup was taken: {0}")]
+    Backup(String),
+    /// A backup can't be read or restored.
+    #[error(transparent)]
+    Restore(#[from] BackupError),
+    /// A data directory can't be checked.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// The comparison did not come to its end.
     #[error("the peer was lost before all was compared; try again")]
     VerifyCutShort,
@@ -188,7 +204,10 @@ impl CliError {
             Self::DataDir(error) => error.exit(),
             Self::Client(error) => error.exit(),
             Self::Serve(error) => error.exit(),
+            Self::Restore(error) => error.exit(),
+            Self::Start(error) => error.exit(),
             Self::NoAdminToken => Exit::Usage,
+            Self::Backup(_) => Exit::Incomplete,
             Self::Key(_) | Self::Install(_) | Self::VerifyCutShort | Self::Wrong { .. } => Exit::Failure,
             Self::Declined | Self::Io { .. } => Exit::Failure,
         }
@@ -218,6 +237,8 @@ impl Cli {
             Command::Key(key::KeyCommand::Rotate(args)) => block_on(args.run(&environment)),
             Command::Audit(args) => block_on(args.run(&environment)),
             Command::Verify(args) => block_on(args.run(&environment)),
+            Command::Backup(args) => block_on(args.run(&environment)),
+            Command::Restore(args) => args.run(&environment),
             Command::Node(command) => block_on(command.run(&environment)),
             Command::Kv(args) => block_on(args.run(&environment)),
             Command::Workers(workers::WorkersCommand::Install(args)) => block_on(args.run(&environment)),

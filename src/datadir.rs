@@ -109,6 +109,12 @@ pub enum DataDirError {
         /// The directory.
         path: PathBuf,
     },
+    /// There is none.
+    #[error("{path} is no data directory of a node: name one with --data")]
+    Absent {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("can't {action} {path}: {cause}")]
     Io {
@@ -128,6 +134,7 @@ impl DataDirError {
             Self::InUse { .. } => Exit::DataDirInUse,
             Self::Newer { .. } => Exit::DataDirNewer,
             Self::Damaged { .. } | Self::Foreign { .. } => Exit::Failure,
+            Self::Absent { .. } => Exit::Usage,
             Self::Io { .. } => Exit::StorageFailed,
         }
     }
@@ -149,6 +156,14 @@ impl DataDir {
         }
         restrict(path).map_err(io_error("read", path))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// [`DataDir::open`] of one that a node has made.
+    pub fn open_existing(path: &Path) -> Result<Self, DataDirError> {
+        match path.join(FORMAT).exists() {
+            true => Self::open(path),
+            false => Err(DataDirError::Absent { path: path.to_owned() }),
+        }
     }
 
     /// The directory itself.

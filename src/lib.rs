@@ -12,6 +12,9 @@ pub mod replica;
 pub mod api;
 #[cfg(feature = "node")]
 #[doc(hidden)]
+pub mod backup;
+#[cfg(feature = "node")]
+#[doc(hidden)]
 pub mod banner;
 #[cfg(feature = "node")]
 #[doc(hidden)]

@@ -1,25 +1,31 @@
 //! What an operator asks of a node: how it is, an invitation, to leave. The API and the command line come here.
 //! `observe` answers those who ask every few seconds: load balancers and Prometheus.
 
+mod backup;
 mod observe;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
 use crate::config::Durability;
+use crate::kv::Kv;
 use crate::metrics::Metrics;
 use crate::net::Net;
 use crate::node::{Alarms, Handle, Keys, Members, Node, invite};
 use crate::replica::{AckLevel, NamespaceId, NodeId, Reply, Request, Status};
 
+pub use backup::BackupRefusal;
+
 /// How long a node that leaves waits for another one to have its last write on disk, and those of its former lives.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it looks whether another one has them.
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
+/// Damaged places that an answer names.
+const EXAMPLES_MAX: usize = 10;
 /// How long a node that has left goes on, so that its peers hear of it.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -49,6 +55,7 @@ struct Desk {
     /// Whether this process has caught up once.
     caught_up: AtomicBool,
     left: Notify,
+    backup: Mutex<backup::Slot>,
 }
 
 impl Operator {
@@ -70,6 +77,7 @@ impl Operator {
             metrics: node.metrics().clone(),
             caught_up: AtomicBool::new(false),
             left: Notify::new(),
+            backup: Mutex::default(),
         }))
     }
 
@@ -224,9 +232,9 @@ impl Operator {
         Ok(json!({}))
     }
 
-    /// Compares what this node holds with what a peer holds, named by its name or id, or any; mends what is wrong
-    /// here if `repair`.
-    pub async fn verify(&self, peer: Option<&str>, repair: bool) -> Result<Value, OperatorError> {
+    /// Checks all that this node holds, and compares it with what a peer holds, named by its name or id, or any; mends
+    /// what is wrong here if `repair`. Where there is no peer at all, nothing is compared.
+    pub async fn verify(&self, kv: &Kv, peer: Option<&str>, repair: bool) -> Result<Value, OperatorError> {
         let members = self.0.members.borrow().clone();
         let node = match peer {
             None => None,
@@ -236,6 +244,20 @@ impl Operator {
                 Some(found.ok_or_else(|| OperatorError(format!("There is no other node \"{text}\" on the roster.")))?)
             }
         };
+        let (found, mended) = kv.scrub(repair).await.map_err(|error| OperatorError(error.to_string()))?;
+        let examples = found.damage.iter().take(EXAMPLES_MAX).map(|damage| format!("{damage:?}"));
+        let checked = json!({
+            "entries": found.entries,
+            "seals": found.seals,
+            "chunks": found.chunks,
+            "locked": found.locked,
+            "damaged": found.damaged,
+            "repaired": mended,
+            "examples": examples.collect::<Vec<_>>(),
+        });
+        if members.keys().all(|node| *node == self.0.node) {
+            return Ok(json!({ "checked": checked, "peer": null, "cut_short": false }));
+        }
         let report = match self.ask(Request::Verify { peer: node, repair }).await? {
             Reply::Verified(report) => *report,
             Reply::Refused(refusal) => return Err(OperatorError(format!("Nothing was verified: {refusal}."))),
@@ -243,6 +265,7 @@ impl Operator {
         };
         let examples: Vec<String> = report.examples.iter().map(|key| format!("{key:?}")).collect();
         Ok(json!({
+            "checked": checked,
             "peer": report.peer.to_string(),
             "peer_name": members.get(&report.peer).map(|info| &info.name),
             "compared": report.compared,

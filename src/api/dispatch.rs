@@ -27,8 +27,8 @@ use super::route::{Route, Target, route};
 use super::session::{self, Demands};
 use super::workers::{Call, Place};
 use super::{
-    Api, ApiConfig, Shared, accounts, bulk, bulk_get, changes, keys, namespaces, observe, openapi, operator, tokens,
-    values, workers,
+    Api, ApiConfig, Shared, accounts, backups, bulk, bulk_get, changes, keys, namespaces, observe, openapi, operator,
+    tokens, values, workers,
 };
 use crate::kv::{AccountId, Act, Kv, Scope};
 use crate::metrics::Stopwatch;
@@ -252,6 +252,16 @@ impl Api {
             }
             (Route::RotateKeys, "POST") => operator::rotate_keys(self, &caller, body).await,
             (Route::Verify, "POST") => operator::verify(self, &caller, body).await,
+            (Route::Backups | Route::Backup(_), _) => {
+                caller.require(Scope::Operate, None)?;
+                match (route, method.as_str()) {
+                    (Route::Backups, "POST") => backups::begin(self, &caller).await,
+                    (Route::Backup(number), "GET") => backups::pieces(self, number, query),
+                    (Route::Backup(number), "DELETE") => backups::end(self, number),
+                    (Route::Backups, _) => Err(refuse(method, "POST")),
+                    _ => Err(refuse(method, "GET, DELETE")),
+                }
+            }
             (Route::Invite, "POST") => {
                 caller.require(Scope::Operate, None)?;
                 let reply = operator::invite(self, body).await?;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::body::BodyError;
 use super::reply::Reply;
 use crate::kv::{KvError, Scope};
-use crate::operator::OperatorError;
+use crate::operator::{BackupRefusal, OperatorError};
 use crate::replica::limits::{KEY_LEN_MAX, METADATA_LEN_MAX, TITLE_LEN_MAX, VALUE_LEN_MAX};
 use crate::worker::WorkerError;
 
@@ -137,6 +137,8 @@ pub(crate) enum RequestError {
     Kv(KvError),
     #[error(transparent)]
     Operator(#[from] OperatorError),
+    #[error(transparent)]
+    Backup(#[from] BackupRefusal),
     #[error("This node failed to answer, see its log.")]
     Internal(&'static str),
 }
@@ -224,6 +226,9 @@ impl RequestError {
             Self::Kv(KvError::NoKey) => (StatusCode::SERVICE_UNAVAILABLE, 10001),
             Self::Kv(_) | Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, 10001),
             Self::Operator(_) => (StatusCode::CONFLICT, 10001),
+            Self::Backup(BackupRefusal::Busy) => (StatusCode::TOO_MANY_REQUESTS, 10001),
+            Self::Backup(BackupRefusal::Gone) => (StatusCode::NOT_FOUND, 10001),
+            Self::Backup(BackupRefusal::Failed(_)) => (StatusCode::CONFLICT, 10001),
             Self::Worker(error) => worker_status_and_code(error),
             Self::ServiceNotFound => (StatusCode::NOT_FOUND, 10090),
             Self::Upload(_) => (StatusCode::BAD_REQUEST, 10021),

@@ -7,6 +7,7 @@
 
 mod accounts;
 pub(crate) mod auth;
+mod backups;
 pub(crate) mod body;
 mod bulk;
 pub(crate) mod bulk_get;

@@ -132,7 +132,7 @@ pub(crate) async fn rotate_keys(api: &Api, caller: &Caller, body: &mut RequestBo
 pub(crate) async fn verify(api: &Api, caller: &Caller, body: &mut RequestBody) -> Result<Reply, RequestError> {
     caller.require(Scope::Operate, None)?;
     let Verification { peer, repair } = json_of(body, "\"peer\" and \"repair\"").await?;
-    let report = api.shared.operator.verify(peer.as_deref(), repair).await?;
+    let report = api.shared.operator.verify(&api.kv, peer.as_deref(), repair).await?;
     if repair {
         api.audit(caller, "node.repair", peer.unwrap_or_default()).await;
     }

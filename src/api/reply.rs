@@ -9,6 +9,7 @@ use bytes::Bytes;
 use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
 
+use super::backups::PiecesBody;
 use super::changes::Events;
 use crate::kv::{BlobReader, KvError};
 
@@ -23,6 +24,8 @@ pub(crate) enum ReplyBody {
     Blob(BlobBody),
     /// Events, one after the other, until the client has enough.
     Events(EventsBody),
+    /// A backup, piece by piece.
+    Pieces(PiecesBody),
 }
 
 type NextChunk = Pin<Box<dyn Future<Output = (BlobReader, Option<Result<Bytes, KvError>>)> + Send>>;
@@ -127,6 +130,7 @@ impl Body for ReplyBody {
             Self::Whole(bytes) => Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b)))),
             Self::Blob(blob) => blob.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
             Self::Events(events) => events.poll_event(cx).map(|event| event.map(|event| Ok(Frame::data(event)))),
+            Self::Pieces(pieces) => pieces.poll_piece(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
         }
     }
 
@@ -135,6 +139,7 @@ impl Body for ReplyBody {
             Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Self::Blob(blob) => blob.remaining == 0,
             Self::Events(events) => events.0.is_none(),
+            Self::Pieces(pieces) => pieces.is_over(),
         }
     }
 
@@ -142,7 +147,7 @@ impl Body for ReplyBody {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Blob(blob) => SizeHint::with_exact(blob.remaining),
-            Self::Events(_) => SizeHint::default(),
+            Self::Events(_) | Self::Pieces(_) => SizeHint::default(),
         }
     }
 }

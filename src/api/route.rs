@@ -25,6 +25,8 @@ pub(crate) enum Route<'a> {
     Keys,
     RotateKeys,
     Verify,
+    Backups,
+    Backup(&'a str),
     User,
     TokenVerify,
     Memberships,
@@ -75,6 +77,7 @@ impl Route<'_> {
             Self::Audit => "audit",
             Self::Keys | Self::RotateKeys => "keyring",
             Self::Verify => "verify",
+            Self::Backups | Self::Backup(_) => "backups",
             Self::User | Self::TokenVerify | Self::Memberships => "user",
             Self::Accounts | Self::Account(_) | Self::AccountTokenVerify(_) => "accounts",
             Self::Namespaces(_) => "namespaces",
@@ -123,6 +126,7 @@ pub(crate) fn route(path: &str) -> Route<'_> {
             "/starling/v1/keys" => Route::Keys,
             "/starling/v1/keys/rotate" => Route::RotateKeys,
             "/starling/v1/verify" => Route::Verify,
+            "/starling/v1/backups" => Route::Backups,
             _ => by_id(path),
         };
     };
@@ -161,6 +165,9 @@ pub(crate) fn route(path: &str) -> Route<'_> {
 fn by_id(path: &str) -> Route<'_> {
     if let Some((id, secret)) = path.strip_prefix("/starling/v1/tails/").and_then(|rest| rest.split_once('/')) {
         return Route::Tail { id, secret };
+    }
+    if let Some(number) = path.strip_prefix("/starling/v1/backups/") {
+        return Route::Backup(number);
     }
     match path.strip_prefix("/starling/v1/tokens/").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
         Some((id, "")) if !id.is_empty() && path.ends_with(id) => Route::Token(id),

@@ -8,7 +8,6 @@ mod import;
 mod items;
 mod key;
 mod namespace;
-mod progress;
 mod watch;
 
 use std::time::Duration;

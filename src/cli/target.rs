@@ -1,6 +1,6 @@
 //! Which node a command talks to, and as whom.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -26,6 +26,16 @@ pub(super) struct TargetArgs {
 }
 
 impl TargetArgs {
+    /// What `--config` names.
+    pub(super) fn config_file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// What `--data` names.
+    pub(super) fn data(&self) -> Option<&String> {
+        self.data.as_ref()
+    }
+
     /// `--api`, else `--data`, else `STARLING_API_URL`, else the configured data directory. An admin token is read
     /// from a data directory only to talk to the node that wrote it there.
     pub(super) fn client(&self, environment: &Environment) -> Result<Client, CliError> {

@@ -128,6 +128,11 @@ impl ClientError {
         matches!(self, Self::Refused { code: 10009, .. })
     }
 
+    /// Whether what was asked for is not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+
     /// The exit code that goes with it.
     pub fn exit(&self) -> Exit {
         match self {

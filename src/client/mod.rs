@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of the command line. Connections are kept and used again. Every error says what to do.
 
+mod backup;
 mod call;
 mod error;
 mod events;

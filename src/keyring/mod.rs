@@ -7,6 +7,7 @@
 mod cipher;
 mod cluster_key;
 mod file;
+mod pieces;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub use cipher::SEALED_OVERHEAD;
 use cipher::{Cipher, Header};
 pub use cluster_key::{ClusterKey, KeyId};
 use file::Contents;
+pub use pieces::{PieceKey, PieceName};
 pub use source::{KeyError, KeySource};
 
 use crate::node::{MachineClock, entropy};
@@ -105,6 +107,30 @@ impl Keyring {
         let keyring = Self::new(path, source, lock, contents, clock)?;
         keyring.save()?;
         Ok(keyring)
+    }
+
+    /// The keyring of a node that is made of a backup: what [`Keyring::export`] gave, with keys of its own for a new
+    /// node. Writes its file.
+    pub fn import(
+        path: PathBuf,
+        source: KeySource,
+        lock: ClusterKey,
+        exported: &SecretBytes,
+        new: Option<(SecretBytes, SecretBytes)>,
+        clock: MachineClock,
+    ) -> Result<Self, KeyError> {
+        let mut contents: Contents = postcard::from_bytes(&exported.0).map_err(|_| KeyError::Damaged(path.clone()))?;
+        if let Some((node_key, authority_key)) = new {
+            (contents.node_key, contents.authority_key) = (node_key, authority_key);
+        }
+        let keyring = Self::new(path, source, lock, contents, clock)?;
+        keyring.save()?;
+        Ok(keyring)
+    }
+
+    /// All that it keeps, for a backup.
+    pub fn export(&self) -> SecretBytes {
+        self.read(|state| SecretBytes(postcard::to_stdvec(&state.contents).expect("plain data always serializes")))
     }
 
     /// Opens the file with one of the keys that its source gives.

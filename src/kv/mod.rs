@@ -14,6 +14,7 @@ mod holdings;
 mod list;
 mod namespaces;
 mod scope;
+mod scrub;
 mod seal;
 mod session;
 mod system;
@@ -39,6 +40,7 @@ pub use feed::{Event, EventKind, FEEDS_MAX, Feed, FeedEnd};
 pub use list::{LIST_EXAMINED_MAX, LIST_LIMIT_MAX, Listed, Page};
 pub use namespaces::{NAMESPACES_PER_ACCOUNT_MAX, Namespace};
 pub use scope::{Grants, Scope};
+pub use scrub::{Scrub, scrub};
 pub use seal::{AeadSeal, Part, PlainSeal, Seal, SealError};
 use session::Session;
 pub use tokens::{NewToken, TOKEN_LEN_MIN, TOKENS_PER_ACCOUNT_MAX, Token, TokenId};
@@ -47,7 +49,7 @@ pub use values::{Found, Put, Value};
 
 use cache::Cache;
 
-use crate::node::{Handle, NodeGone};
+use crate::node::{Handle, MachineClock, NodeGone};
 pub use crate::replica::NamespaceId;
 use crate::replica::limits::KEY_LEN_MAX;
 pub use crate::replica::{AckLevel, Bookmark, NodeId, Position};
@@ -99,6 +101,11 @@ impl Kv {
     /// where it is read.
     pub fn now_ms(&self) -> u64 {
         self.handle().clock().wall_ms()
+    }
+
+    /// This node's clock.
+    pub(crate) fn clock(&self) -> MachineClock {
+        self.handle().clock()
     }
 
     fn seal(&self) -> &dyn Seal {

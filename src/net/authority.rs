@@ -55,6 +55,11 @@ impl Authority {
         Ok(Self { key, certificate })
     }
 
+    /// Puts a key and its certificate (DER) together, as a backup keeps them.
+    pub fn of(key: &SecretBytes, certificate: Vec<u8>) -> Result<Self, IdentityError> {
+        Self::from_parts(NodeKey::from_secret(key)?, CertificateDer::from(certificate))
+    }
+
     /// Its key, as the keyring keeps it.
     pub fn to_secret(&self) -> SecretBytes {
         self.key.to_secret()

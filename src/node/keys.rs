@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, watch};
 
+use super::belongings::Belongings;
 use super::driver::{Alarms, Members};
 use super::membership::Membership;
 use crate::keyring::{ClusterKey, KeyError, KeyId, Keyring};
@@ -261,6 +262,13 @@ impl Keys {
             work()
         });
         Ok(done.await.map_err(|error| KeyError::Write(error.to_string()))??)
+    }
+
+    /// What this node has beside its store, and the cluster key that a backup is sealed with.
+    pub async fn belongings(&self, name: &str) -> (Belongings, ClusterKey) {
+        let (_, lock) = self.keyring.cluster_keys();
+        let membership = self.membership.lock().await;
+        (Belongings::of(&membership, name.to_owned(), self.kv.clock()), lock)
     }
 
     /// How keys stand.

@@ -21,12 +21,12 @@ use crate::replica::{NamespaceId, NodeId, SecretBytes, SharedSecret, Timestamp};
 /// Directory of keys and certificates within the data directory.
 pub(super) const IDENTITY: &str = "identity";
 /// What this node was told about its cluster when it joined or founded it.
-const CLUSTER: &str = "cluster.json";
+pub(super) const CLUSTER: &str = "cluster.json";
 /// Largest difference of clocks with which a node may join, in milliseconds.
 pub const JOIN_CLOCK_DIFFERENCE_MS_MAX: u64 = 60_000;
 
 /// The node's secrets.
-const KEYRING: &str = "keyring";
+pub(super) const KEYRING: &str = "keyring";
 
 /// A node's place in its cluster.
 #[derive(Clone)]
@@ -118,7 +118,8 @@ impl Membership {
         Self::load(config, data, clock)
     }
 
-    fn load(config: &Config, data: &DataDir, clock: MachineClock) -> Result<Self, StartError> {
+    /// What the directory of a member says.
+    pub(super) fn load(config: &Config, data: &DataDir, clock: MachineClock) -> Result<Self, StartError> {
         let path = data.join(CLUSTER);
         let text = std::fs::read(&path).map_err(|cause| StartError::Io { path: path.clone(), cause })?;
         let damaged = |what: String| StartError::Cluster(format!("{} is damaged: {what}", path.display()));

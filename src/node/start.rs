@@ -33,7 +33,7 @@ use crate::replica::{
 use crate::store::{FjallStore, OpenError};
 
 /// Directory of the store within the data directory.
-const STORE: &str = "store";
+pub const STORE: &str = "store";
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,7 @@
 //! per commit. How rows look is in `rows`.
 //!
 //! Knows nothing of what the rows mean to the protocol, nor when to commit.
+mod dump;
 mod journal;
 mod open;
 mod reader;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use fjall::PersistMode;
 use serde::de::DeserializeOwned;
 
+pub use dump::{Dump, Filling, Place, Rows};
 pub use open::OpenError;
 pub use reader::{Reader, View};
 use rows::Tag;

@@ -1,6 +1,6 @@
 //! Reading committed state from any thread, without the driver: point reads, ranges, and views that stand still.
 
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -86,6 +86,15 @@ impl Reader {
         let after = after.map(|after| [&namespace.0, after].concat());
         let bounds = prefix_bounds(&prefix, after.as_deref());
         visit_entries(&self.tables, bounds, visit, damaged).map(|_| ())
+    }
+
+    /// Every entry there is, one by one until `visit` breaks, with `damaged` told of each key whose entry can't be read.
+    pub fn visit_everything(
+        &self,
+        visit: &mut dyn FnMut(Key, Entry) -> ControlFlow<()>,
+        damaged: &mut dyn FnMut(Key) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        visit_entries(&self.tables, (Bound::Unbounded, Bound::Unbounded), visit, damaged).map(|_| ())
     }
 
     /// One sealed chunk.

@@ -203,7 +203,7 @@ fn visit_around(
     Ok(ControlFlow::Continue(()))
 }
 
-fn is_damage(error: &fjall::Error) -> bool {
+pub(super) fn is_damage(error: &fjall::Error) -> bool {
     matches!(error, fjall::Error::Storage(LsmError::ChecksumMismatch { .. }))
 }
 

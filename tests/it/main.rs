@@ -3,6 +3,7 @@
 #[path = "../flock/mod.rs"]
 mod flock;
 
+mod backup;
 mod deploy;
 mod engine;
 mod examples;

@@ -87,6 +87,21 @@ const PARTS: &[Part] = &[
         why: "the node knows no HTTP",
     },
     Part {
+        at: "src/backup",
+        may_use: &[
+            "crate::backup",
+            "crate::keyring",
+            "crate::node",
+            "crate::store",
+            "crate::datadir",
+            "crate::exit",
+            "crate::replica::NodeId",
+            "crate::replica::StoreError",
+        ],
+        never: HTTP,
+        why: "a backup does not depend on how it travels, nor on what rows mean",
+    },
+    Part {
         at: "src/kv",
         may_use: &["crate::kv", "crate::replica", "crate::store", "crate::node", "crate::keyring", "crate::secret"],
         never: HTTP,
@@ -115,6 +130,7 @@ const PARTS: &[Part] = &[
         at: "src/api",
         may_use: &[
             "crate::api",
+            "crate::backup::Pieces",
             "crate::kv",
             "crate::operator",
             "crate::https::ServerTls",
@@ -195,6 +211,7 @@ const PARTS: &[Part] = &[
         at: "src/operator",
         may_use: &[
             "crate::operator",
+            "crate::backup",
             "crate::replica",
             "crate::node",
             "crate::net",

@@ -67,6 +67,7 @@ fn described_as(route: Route<'_>) -> Option<&'static str> {
         Route::Status | Route::Invite | Route::Leave | Route::Evict => return None,
         Route::Tokens | Route::Token(_) | Route::TokenRoll(_) | Route::StarlingAccounts => return None,
         Route::Tail { .. } | Route::Audit | Route::Keys | Route::RotateKeys | Route::Verify => return None,
+        Route::Backups | Route::Backup(_) => return None,
     })
 }
 

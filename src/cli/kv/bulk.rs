@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use super::items::{Batch, Item, Items};
-use super::progress::{Progress, per_second};
 use super::{ConfirmArgs, ReadArgs, SpaceArgs, WriteArgs};
+use crate::cli::progress::{Progress, per_second};
 use crate::cli::{CliError, print};
 use crate::client::{ClientError, Done, Pair, Space, patiently};
 use crate::config::Environment;

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::bulk::GET_COUNT_MAX;
-use super::progress::{Progress, per_second};
 use super::{ReadArgs, SpaceArgs};
+use crate::cli::progress::{Progress, per_second};
 use crate::cli::{CliError, print};
 use crate::client::{ClientError, Got, Pair, Space, patiently};
 use crate::config::Environment;

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 const TICK: Duration = Duration::from_millis(120);
 
 /// How far a long command is.
-pub(super) struct Progress {
+pub(in crate::cli) struct Progress {
     bar: ProgressBar,
     /// What is counted: `pairs`, `keys`.
     what: &'static str,
@@ -17,7 +17,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Over the bytes of a file, or without an end in sight. Goes to standard error.
-    pub(super) fn new(len: Option<u64>, what: &'static str) -> Self {
+    pub(in crate::cli) fn new(len: Option<u64>, what: &'static str) -> Self {
         let bar = match len {
             Some(len) => ProgressBar::new(len),
             None => ProgressBar::new_spinner(),
@@ -36,7 +36,7 @@ impl Progress {
     }
 
     /// `items` more are done; of the file, `position` bytes were read.
-    pub(super) fn done(&mut self, items: u64, position: u64) {
+    pub(in crate::cli) fn done(&mut self, items: u64, position: u64) {
         self.count += items;
         if self.bar.length().is_some() {
             self.bar.set_position(position);
@@ -45,7 +45,7 @@ impl Progress {
     }
 
     /// Takes the bar away; says how many were done, and how fast.
-    pub(super) fn finish(self) -> (u64, Duration) {
+    pub(in crate::cli) fn finish(self) -> (u64, Duration) {
         let elapsed = self.bar.elapsed();
         self.bar.finish_and_clear();
         (self.count, elapsed)
@@ -60,7 +60,7 @@ impl Progress {
 }
 
 /// A rate, rounded.
-pub(super) fn per_second(count: u64, elapsed: Duration) -> u64 {
+pub(in crate::cli) fn per_second(count: u64, elapsed: Duration) -> u64 {
     // Saturates, which nobody will see.
     (count as f64 / elapsed.as_secs_f64().max(0.001)) as u64
 }
