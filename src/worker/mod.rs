@@ -4,11 +4,13 @@
 //! every PoP. Knows nothing of peers and of storage.
 
 mod assets;
+mod cache;
 pub mod catalog;
 pub mod embedded;
 pub mod engine;
 mod hops;
 mod program;
+mod range;
 pub mod static_files;
 mod tails;
 pub mod workerd;

@@ -1,4 +1,4 @@
-//! Answers with static files: status, headers, ranges of nothing but the whole.
+//! Answers with static files: status, headers, all of a file or a range of it.
 //!
 //! Which file a path stands for is [`Assets`](super::Assets)'s to know; where its content is, [`Files`]'s.
 
@@ -7,12 +7,18 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION};
+use hyper::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION,
+};
 use hyper::{Method, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use super::engine::{Streamed, streamed};
+use super::range::{Wanted, wanted};
 use super::{Asset, Program, Resolved};
+
+/// What pages are called that are found under other names than their own.
+const PAGE: &str = "page.html";
 
 /// The content of a file, if it is here.
 pub type Content<'a> = Pin<Box<dyn Future<Output = Option<Bytes>> + Send + 'a>>;
@@ -36,7 +42,7 @@ pub async fn find(
     match assets.resolve(&path) {
         Resolved::File(asset) => {
             // Only pages are found under other names than their own.
-            let name = if assets.files.contains_key(&*path) { &path } else { ".html" };
+            let name = if assets.files.contains_key(&*path) { &path } else { PAGE };
             Some(file(program, files, asset, StatusCode::OK, name, headers).await)
         }
         Resolved::Redirect(to) => {
@@ -56,7 +62,7 @@ pub async fn stand_in(program: &Program, files: &dyn Files, path: &str, headers:
     match found {
         Some((status, asset)) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::NOT_FOUND);
-            file(program, files, asset, status, ".html", headers).await
+            file(program, files, asset, status, PAGE, headers).await
         }
         None => plain(StatusCode::NOT_FOUND, ""),
     }
@@ -92,25 +98,37 @@ async fn file(
     let matches = |value: &HeaderValue| {
         value.to_str().is_ok_and(|text| text.split(',').any(|one| one.trim().trim_start_matches("W/") == tag))
     };
-    let mut response = if status == StatusCode::OK && headers.get(IF_NONE_MATCH).is_some_and(matches) {
-        plain(StatusCode::NOT_MODIFIED, "")
-    } else {
-        match files.content(program, asset.hash).await {
-            Some(content) => {
-                let mut response = Response::new(streamed(Full::new(content)));
-                *response.status_mut() = status;
-                let stated = asset.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
-                let by_name = || HeaderValue::from_static(media_type(path));
-                response.headers_mut().insert(CONTENT_TYPE, stated.unwrap_or_else(by_name));
-                response
-            }
-            None => return plain(StatusCode::SERVICE_UNAVAILABLE, "This file has not arrived at this PoP yet.\n"),
-        }
-    };
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=0, must-revalidate"));
+    let mut kept = HeaderMap::new();
+    kept.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=0, must-revalidate"));
     if let Ok(tag) = HeaderValue::from_str(&tag) {
-        response.headers_mut().insert(ETAG, tag);
+        kept.insert(ETAG, tag);
     }
+    if status == StatusCode::OK {
+        kept.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        if headers.get(IF_NONE_MATCH).is_some_and(matches) {
+            let mut response = plain(StatusCode::NOT_MODIFIED, "");
+            *response.headers_mut() = kept;
+            return response;
+        }
+    }
+    let Some(content) = files.content(program, asset.hash).await else {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "This file has not arrived at this PoP yet.\n");
+    };
+    let stated = asset.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
+    let stated = stated.or_else(|| HeaderValue::from_str(&media_type(path)).ok());
+    kept.extend(stated.map(|stated| (CONTENT_TYPE, stated)));
+    let part = if status == StatusCode::OK { wanted(headers, &kept, content.len()) } else { Wanted::All };
+    let (status, sent, range) = match part {
+        Wanted::All => (status, content, None),
+        Wanted::Part(part) => {
+            let range = format!("bytes {}-{}/{}", part.start, part.end - 1, content.len());
+            (StatusCode::PARTIAL_CONTENT, content.slice(part), Some(range))
+        }
+        Wanted::Beyond => (StatusCode::RANGE_NOT_SATISFIABLE, Bytes::new(), Some(format!("bytes */{}", content.len()))),
+    };
+    kept.extend(range.and_then(|range| HeaderValue::try_from(range).ok()).map(|range| (CONTENT_RANGE, range)));
+    let mut response = Response::new(streamed(Full::new(sent)));
+    (*response.status_mut(), *response.headers_mut()) = (status, kept);
     response
 }
 
@@ -121,24 +139,35 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Streamed> {
 }
 
 /// By the end of a name, for files whose uploader did not say.
-fn media_type(path: &str) -> &'static str {
-    let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
-    match extension.to_ascii_lowercase().as_str() {
-        "html" | "htm" => "text/html; charset=utf-8",
-        "css" => "text/css; charset=utf-8",
-        "js" | "mjs" => "text/javascript; charset=utf-8",
-        "json" | "map" => "application/json",
-        "txt" => "text/plain; charset=utf-8",
-        "svg" => "image/svg+xml",
-        "png" => "image/png",
-        "jpg" | "jpeg" => "image/jpeg",
-        "gif" => "image/gif",
-        "webp" => "image/webp",
-        "ico" => "image/x-icon",
-        "woff2" => "font/woff2",
-        "wasm" => "application/wasm",
-        "xml" => "application/xml",
-        "pdf" => "application/pdf",
-        _ => "application/octet-stream",
+fn media_type(path: &str) -> String {
+    let found = mime_guess::from_path(path).first_or_octet_stream();
+    match (found.type_(), found.subtype()) {
+        // RFC 9239.
+        (_, mime_guess::mime::JAVASCRIPT) => "text/javascript; charset=utf-8".into(),
+        (mime_guess::mime::TEXT, _) => format!("{found}; charset=utf-8"),
+        _ => found.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_have_the_types_of_their_names() {
+        for (path, expected) in [
+            ("/index.html", "text/html; charset=utf-8"),
+            ("/a/STYLE.CSS", "text/css; charset=utf-8"),
+            ("/main.mjs", "text/javascript; charset=utf-8"),
+            ("/pic.svg", "image/svg+xml"),
+            ("/font.woff2", "font/woff2"),
+            ("/list.json", "application/json"),
+            ("/code.wasm", "application/wasm"),
+            ("/favicon.ico", "image/x-icon"),
+            ("/film.mp4", "video/mp4"),
+            ("/unknown", "application/octet-stream"),
+        ] {
+            assert_eq!(media_type(path), expected, "{path}");
+        }
     }
 }

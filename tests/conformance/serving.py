@@ -266,8 +266,8 @@ def requests(report, node, visitor, elsewhere, namespace):
         assert named["event"]["request"]["url"].endswith("/name"), named
         assert threw["outcome"] == "exception" and threw["exceptions"][0]["message"] == "thrown on purpose", threw
         node.call("DELETE", f"{tails}/{made['id']}")
-    with case("the Cache API answers, with nothing in it"):
-        assert visitor.text("good-1", "/cache") == "undefined"
+    with case("the Cache API has what was put into it"):
+        assert visitor.text("good-1", "/cache") == "x"
     with case("an exception is 1101, and the script goes on"):
         status, _, body = visitor.ask("good-1", "/throw")
         assert status == 500 and body.startswith(b"error code: 1101\n"), body

@@ -82,6 +82,9 @@ impl Answer {
         }
         let status = head.get(9..12).and_then(|text| text.parse().ok()).ok_or_else(|| bad("no status"))?;
         let mut answer = Self { status, head, body: Vec::new() };
+        if matches!(status, 204 | 304) {
+            return Ok(answer);
+        }
         if answer.header("transfer-encoding") == Some("chunked") {
             loop {
                 let mut line = String::new();

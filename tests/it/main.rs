@@ -4,6 +4,7 @@
 mod flock;
 
 mod backup;
+mod battery;
 mod deploy;
 mod engine;
 mod examples;
@@ -12,10 +13,12 @@ mod kv;
 mod leave;
 mod node;
 mod operations;
+mod scripts;
 mod secrets;
 mod serve;
 mod spread;
 mod survive;
 mod tidy;
 mod trust;
+mod use_cases;
 mod workers;

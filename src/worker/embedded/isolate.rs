@@ -299,7 +299,10 @@ impl Isolate {
             let is_full = usize::try_from(usage.malloc_size).unwrap_or(0) > HEAP_LEN_MAX / 4 * 3;
             match is_full || cpu_time().saturating_sub(began) > FILLING_MIN {
                 true => broken = Some(Offence::Memory),
-                false => visit.fail(EngineError::Threw),
+                false => {
+                    visit.fail(EngineError::Threw);
+                    self.close(&visit);
+                }
             }
         }
         if let Some(offence) = broken {
@@ -339,6 +342,10 @@ impl Isolate {
     /// An error that says nothing: it may stand for a want of memory.
     pub(super) fn suspect(&self) {
         self.is_suspect.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.is_suspect.load(Ordering::Relaxed)
     }
 
     pub(super) fn offend(&self, offence: Offence) {

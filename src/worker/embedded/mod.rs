@@ -10,6 +10,7 @@ mod host;
 mod isolate;
 mod modules;
 mod outbound;
+mod rewriter;
 mod shelf;
 mod visit;
 
@@ -27,6 +28,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::cache::Cache;
 use super::engine::{Engine, EngineError, Running, Streamed};
 use super::hops::hops;
 use super::static_files::Files;
@@ -54,6 +56,7 @@ struct Ground {
     files: Arc<dyn Files>,
     crew: Arc<Crew>,
     outbound: Outbound,
+    cache: Cache,
 }
 
 /// The engine.
@@ -70,7 +73,8 @@ impl Embedded {
     /// When there can be no threads.
     pub fn start(threads: usize, reach_local: bool, kv: Kv, tails: Tails, files: Arc<dyn Files>) -> io::Result<Self> {
         let crew = Crew::start(threads)?;
-        let ground = Arc::new(Ground { kv, tails, files, crew, outbound: Outbound::new(reach_local) });
+        let (outbound, cache) = (Outbound::new(reach_local), Cache::default());
+        let ground = Arc::new(Ground { kv, tails, files, crew, outbound, cache });
         let shelf = Arc::new(Shelf::default());
         let (swept, crew) = (Arc::clone(&shelf), Arc::clone(&ground.crew));
         let sweeper = tokio::spawn(async move {

@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::rewriter::Rewriter;
 use crate::kv::Kv;
 use crate::worker::engine::{BodyFailure, EngineError, Streamed};
 
@@ -24,6 +25,8 @@ pub(super) const FETCHES_MAX: u32 = 50;
 pub(super) const OPERATIONS_MAX: u32 = 4_096;
 /// Streams of the node's that a request may hold at a time.
 pub(super) const SOURCES_MAX: usize = 1_024;
+/// Pages that a request may rewrite at a time.
+const REWRITERS_MAX: usize = 16;
 /// Lines that are kept of what a request logs, and bytes of them.
 const LOGS_MAX: usize = 256;
 const LOGS_LEN_MAX: usize = 128 * 1024;
@@ -53,6 +56,7 @@ pub(super) struct Visit {
     answered: Mutex<Option<Instant>>,
     out: Mutex<Option<mpsc::Sender<Result<Bytes, BodyFailure>>>>,
     sources: Mutex<(u32, BTreeMap<u32, Source>)>,
+    rewriters: Mutex<(u32, BTreeMap<u32, Rewriter>)>,
     report: Option<Mutex<Report>>,
 }
 
@@ -91,6 +95,7 @@ impl Visit {
             answered: Mutex::default(),
             out: Mutex::default(),
             sources: Mutex::default(),
+            rewriters: Mutex::default(),
             report,
         }
     }
@@ -187,6 +192,32 @@ impl Visit {
         locked(&self.sources).1.remove(&number)
     }
 
+    /// Keeps a page that is being rewritten: its number, or `None` if there are too many.
+    pub(super) fn keep_rewriter(&self, rewriter: Rewriter) -> Option<u32> {
+        let mut rewriters = locked(&self.rewriters);
+        if rewriters.1.len() >= REWRITERS_MAX {
+            return None;
+        }
+        rewriters.0 += 1;
+        let number = rewriters.0;
+        rewriters.1.insert(number, rewriter);
+        Some(number)
+    }
+
+    pub(super) fn with_rewriter<T>(
+        &self,
+        number: u32,
+        work: impl FnOnce(&mut Rewriter) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let mut rewriters = locked(&self.rewriters);
+        let rewriter = rewriters.1.get_mut(&number);
+        rewriter.map_or_else(|| Err("The page belongs to another request, or is complete.".into()), work)
+    }
+
+    pub(super) fn drop_rewriter(&self, number: u32) {
+        locked(&self.rewriters).1.remove(&number);
+    }
+
     fn told(&self, change: impl FnOnce(&mut Report)) {
         if let Some(report) = &self.report {
             change(&mut locked(report));
@@ -231,6 +262,7 @@ impl Visit {
         self.fail_if_awaited();
         self.end_stream(false);
         locked(&self.sources).1.clear();
+        locked(&self.rewriters).1.clear();
         let report = self.report.as_ref()?;
         let mut report = locked(report);
         let ms = |ns: u64| ns / 1_000_000;

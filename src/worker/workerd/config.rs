@@ -33,14 +33,6 @@ const WARDEN: &str = r#"export default {
     return Response.json(await program.scheduled({ cron, scheduledTime }));
   },
 };"#;
-/// A cache that never has anything.
-const CACHE: &str = r#"export default {
-  async fetch(request) {
-    if (request.method === "PUT") { await request.body?.cancel(); return new Response(null, { status: 204 }); }
-    if (request.method === "PURGE") return new Response(null, { status: 404 });
-    return new Response(null, { status: 504, headers: { "cf-cache-status": "MISS" } });
-  },
-};"#;
 /// Tells the node what a watched program did.
 const TAIL: &str = r#"export default {
   async tail(events, env) {
@@ -133,7 +125,6 @@ fn write_config(text: &mut String, seats: &[Seat<'_>], places: &impl Places, rea
         "(name = \"internet\", network = (allow = [{allowed}], deny = [\"unix\", \"unix-abstract\"], \
          tlsOptions = (trustBrowserCas = true))),"
     )?;
-    write_own(text, "cache", CACHE, "")?;
     write!(text, "(name = \"leave\", external = (address = ")?;
     write_address(text, &places.desk())?;
     writeln!(text, ", http = (injectRequestHeaders = [(name = \"{DESK_HEADER}\", value = \"leave\")]))),")?;
@@ -196,7 +187,7 @@ fn write_seat(text: &mut String, seat: &Seat<'_>, places: &impl Places) -> fmt::
         }
     };
     write_compatibility(text, &program.compatibility_date, &program.compatibility_flags)?;
-    write!(text, ", cacheApiOutbound = \"cache\"")?;
+    write!(text, ", cacheApiOutbound = \"cache{number}\"")?;
     write!(text, ", globalOutbound = (name = \"gate\", props = (json = \"{{\\\"seat\\\":\\\"{number}\\\"}}\"))")?;
     if *is_watched {
         write!(text, ", tails = [\"tail{number}\"]")?;
@@ -228,9 +219,11 @@ fn write_seat(text: &mut String, seat: &Seat<'_>, places: &impl Places) -> fmt::
             )?;
         }
     }
-    write_desk(text, *number, "assets", places)?;
+    write_desk(text, *number, "assets", "host", places)?;
+    // A cache is asked for whole URLs.
+    write_desk(text, *number, "cache", "proxy", places)?;
     if *is_watched {
-        write_desk(text, *number, "events", places)?;
+        write_desk(text, *number, "events", "host", places)?;
         let bindings = format!(", bindings = [(name = \"NODE\", service = \"events{number}\")]");
         write_own(text, &format!("tail{number}"), TAIL, &bindings)?;
     }
@@ -238,12 +231,12 @@ fn write_seat(text: &mut String, seat: &Seat<'_>, places: &impl Places) -> fmt::
 }
 
 /// A way to the node for one purpose of one program.
-fn write_desk(text: &mut String, number: usize, purpose: &str, places: &impl Places) -> fmt::Result {
+fn write_desk(text: &mut String, number: usize, purpose: &str, style: &str, places: &impl Places) -> fmt::Result {
     write!(text, "(name = \"{purpose}{number}\", external = (address = ")?;
     write_address(text, &places.desk())?;
     writeln!(
         text,
-        ", http = (injectRequestHeaders = [(name = \"{SEAT_HEADER}\", value = \"{number}\"), \
+        ", http = (style = {style}, injectRequestHeaders = [(name = \"{SEAT_HEADER}\", value = \"{number}\"), \
          (name = \"{DESK_HEADER}\", value = \"{purpose}\")]))),"
     )
 }

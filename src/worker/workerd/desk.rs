@@ -1,5 +1,5 @@
-//! The node's end of what programs ask of it beside KV: their static files, leave to fetch, and what is told of them to
-//! watchers.
+//! The node's end of what programs ask of it beside KV: their static files, the cache, leave to fetch, and what is told of
+//! them to watchers.
 //!
 //! A process has one such socket. The runtime says which program a request is from.
 
@@ -21,9 +21,11 @@ use serde_json::Value as Json;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
-use super::Files;
 use super::config::{DESK_HEADER, LOOP_HEADER, SEAT_HEADER};
 use super::host::Guest;
+use super::{Files, cache};
+use crate::kv::Kv;
+use crate::worker::cache::Cache;
 use crate::worker::engine::{Streamed, streamed};
 use crate::worker::hops::loop_header;
 use crate::worker::{Program, ScriptId, TAIL_EVENT_LEN_MAX, Tails, static_files};
@@ -41,6 +43,8 @@ pub(super) struct Desk {
     pub(super) guests: Vec<Guest>,
     pub(super) tails: Tails,
     pub(super) files: Arc<dyn Files>,
+    pub(super) cache: Cache,
+    pub(super) kv: Kv,
 }
 
 /// Listens until `end` completes.
@@ -86,10 +90,13 @@ impl Desk {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Streamed> {
-        let (parts, body) = request.into_parts();
-        let purpose = parts.headers.get(DESK_HEADER).map(|value| value.as_bytes());
-        match (self.guest(&parts.headers), purpose) {
+        let purpose = request.headers().get(DESK_HEADER).map(|value| value.as_bytes());
+        match (self.guest(request.headers()), purpose) {
+            (Some(Guest { program, .. }), Some(b"cache")) => {
+                cache::answer(&self.cache, program.life, self.kv.now_ms(), request).await
+            }
             (Some(Guest { program, .. }), Some(b"assets")) => {
+                let (parts, _) = request.into_parts();
                 static_files::answer(program, &*self.files, &parts.method, parts.uri.path(), &parts.headers).await
             }
             (Some(guest), Some(b"leave")) => match guest.reach.allowance.take_fetch() {
@@ -103,7 +110,7 @@ impl Desk {
                 None => empty(StatusCode::TOO_MANY_REQUESTS),
             },
             (Some(Guest { program, .. }), Some(b"events")) => {
-                if let Ok(text) = Limited::new(body, EVENTS_LEN_MAX).collect().await {
+                if let Ok(text) = Limited::new(request.into_body(), EVENTS_LEN_MAX).collect().await {
                     self.tell(program, &text.to_bytes());
                 }
                 empty(StatusCode::NO_CONTENT)
@@ -126,7 +133,7 @@ impl Desk {
     }
 }
 
-fn empty(status: StatusCode) -> Response<Streamed> {
+pub(super) fn empty(status: StatusCode) -> Response<Streamed> {
     let mut response = Response::new(streamed(Full::new(Bytes::new())));
     *response.status_mut() = status;
     response

@@ -22,6 +22,7 @@ use super::seat::{House, Seat, connect};
 use crate::binding;
 use crate::config::Bindings;
 use crate::kv::Kv;
+use crate::worker::cache::Cache;
 use crate::worker::engine::{EngineError, Streamed, streamed};
 use crate::worker::{Program, Tails};
 
@@ -107,6 +108,7 @@ pub(super) struct Ground {
     pub(super) kv: Kv,
     pub(super) tails: Tails,
     pub(super) files: Arc<dyn Files>,
+    pub(super) cache: Cache,
 }
 
 impl Host {
@@ -133,8 +135,13 @@ impl Host {
             seats.insert(guest.program.version.clone(), Arc::new(seat));
         }
         let (end, ended) = oneshot::channel::<()>();
-        let desk =
-            desk::Desk { guests: guests.to_vec(), tails: ground.tails.clone(), files: Arc::clone(&ground.files) };
+        let desk = desk::Desk {
+            guests: guests.to_vec(),
+            tails: ground.tails.clone(),
+            files: Arc::clone(&ground.files),
+            cache: ground.cache.clone(),
+            kv: ground.kv.clone(),
+        };
         desk::serve(&place.desk(), desk, ended).map_err(failed)?;
         service.push(end);
         let taken: Vec<config::Seat<'_>> = guests

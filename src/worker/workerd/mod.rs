@@ -8,6 +8,7 @@
 //!
 //! Knows nothing of routes, hosts or replication.
 
+mod cache;
 mod config;
 mod desk;
 mod host;
@@ -34,6 +35,7 @@ use hyper::body::Body;
 use hyper::{Method, Request, Response};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::cache::Cache;
 use super::engine::{Engine, EngineError, Running, Streamed, Vitals, Wrote, held, streamed};
 use super::hops::hops;
 use super::static_files::Files;
@@ -86,6 +88,7 @@ impl Workerd {
             kv,
             tails,
             files,
+            cache: Cache::default(),
         };
         Ok(Self(Pool::start(ground)))
     }

@@ -1,8 +1,11 @@
 //! What the prelude can have the node do. Every function checks for itself who asks and what for: a script that gets
 //! hold of one can do with it what it could do anyway.
 
+mod cache;
 mod crypto;
+mod html;
 mod kv;
+mod pattern;
 mod text;
 mod web;
 
@@ -175,6 +178,9 @@ pub(super) fn object<'js>(ctx: &Ctx<'js>, isolate: &Weak<Isolate>) -> rquickjs::
     crypto::add(ctx, &host, &desk)?;
     kv::add(ctx, &host, &desk)?;
     web::add(ctx, &host, &desk)?;
+    cache::add(ctx, &host, &desk)?;
+    html::add(ctx, &host, &desk)?;
+    pattern::add(ctx, &host)?;
 
     let at = desk.clone();
     host.set(
@@ -254,7 +260,8 @@ pub(super) fn object<'js>(ctx: &Ctx<'js>, isolate: &Weak<Isolate>) -> rquickjs::
         "finished",
         Function::new(ctx.clone(), move |ctx: Ctx<'js>, visit: u32| {
             let isolate = at.isolate(&ctx)?;
-            if let Some(visit) = isolate.visit(visit) {
+            // What a suspect has come to is told after its turn.
+            if let Some(visit) = isolate.visit(visit).filter(|_| !isolate.is_suspect()) {
                 isolate.close(&visit);
             }
             rquickjs::Result::Ok(())

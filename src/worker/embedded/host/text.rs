@@ -5,7 +5,8 @@ use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use bytes::Bytes;
-use encoding_rs::Encoding;
+use encoding_rs::{DecoderResult, Encoding};
+use rquickjs::prelude::MutFn;
 use rquickjs::{Ctx, Function, Object};
 use url::{Url, form_urlencoded, quirks};
 
@@ -80,6 +81,25 @@ fn decode(label: &str, bytes: &[u8], is_fatal: bool, keeps_mark: bool) -> Option
     Some(decoded.into_owned())
 }
 
+/// A decoder of text that comes in pieces: what it makes of the next one, of which it is told whether it is the last.
+fn decoder(label: &str, is_fatal: bool, keeps_mark: bool) -> Option<impl FnMut(&[u8], bool) -> Option<String> + use<>> {
+    let encoding = Encoding::for_label(label.as_bytes())?;
+    let mut decoder = match keeps_mark {
+        true => encoding.new_decoder_without_bom_handling(),
+        false => encoding.new_decoder_with_bom_removal(),
+    };
+    Some(move |bytes: &[u8], is_last: bool| {
+        let mut text = String::with_capacity(decoder.max_utf8_buffer_length(bytes.len())?);
+        if is_fatal {
+            let (result, _) = decoder.decode_to_string_without_replacement(bytes, &mut text, is_last);
+            return (result == DecoderResult::InputEmpty).then_some(text);
+        }
+        // There is room for everything.
+        let _ = decoder.decode_to_string(bytes, &mut text, is_last);
+        Some(text)
+    })
+}
+
 /// The bytes of text whose characters are bytes.
 fn latin1(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|char| u8::try_from(u32::from(char)).ok()).collect()
@@ -108,6 +128,14 @@ pub(super) fn add<'js>(ctx: &Ctx<'js>, host: &Object<'js>) -> rquickjs::Result<(
             decode(&label, &bytes.0, is_fatal, keeps_mark)
         })?,
     )?;
+    let pieces = |ctx: Ctx<'js>, label: String, is_fatal: bool, keeps_mark: bool| {
+        let decoder = decoder(&label, is_fatal, keeps_mark);
+        let function = decoder.map(|mut decoder| {
+            Function::new(ctx, MutFn::from(move |bytes: Passed, is_last: bool| decoder(&bytes.0, is_last)))
+        });
+        function.transpose()
+    };
+    host.set("decoder", Function::new(ctx.clone(), pieces)?)?;
     host.set("btoa", Function::new(ctx.clone(), |text: String| latin1(&text).map(|bytes| STANDARD.encode(bytes)))?)?;
     host.set(
         "atob",

@@ -27,7 +27,7 @@ pub(in crate::worker::embedded) fn flat(headers: &HeaderMap) -> Vec<String> {
     headers.iter().flat_map(|(name, value)| [name.as_str().to_owned(), text(value)]).collect()
 }
 
-fn header_map(flat: &[String]) -> Result<HeaderMap, String> {
+pub(super) fn header_map(flat: &[String]) -> Result<HeaderMap, String> {
     if flat.len() / 2 > HEADERS_MAX || flat.iter().map(String::len).sum::<usize>() > HEADERS_LEN_MAX {
         return Err(format!("there can be {HEADERS_MAX} headers of {} KiB in all", HEADERS_LEN_MAX / 1024));
     }
@@ -88,7 +88,7 @@ fn number_of(value: &Value<'_>) -> Option<u32> {
 }
 
 /// A response for the prelude: status, its text, headers, the stream of its body, and its length.
-fn shown(visit: &Visit, response: Response<Streamed>) -> Outcome {
+pub(super) fn shown(visit: &Visit, response: Response<Streamed>) -> Outcome {
     let (parts, body) = response.into_parts();
     let len = body.size_hint().exact();
     let source = if len == Some(0) {
@@ -230,7 +230,7 @@ pub(super) fn add<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &Desk) -> rquic
                 strip(request.headers_mut());
                 request.headers_mut().remove(CONTENT_LENGTH);
                 let response = isolate.ground.outbound.fetch(&url, request, visit.hops).await;
-                shown(&visit, response.map_err(Failure::type_error)?)
+                shown(&visit, response.map_err(Failure::error)?)
             })
         };
     host.set("fetch", Function::new(ctx.clone(), fetch)?)?;

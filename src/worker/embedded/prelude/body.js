@@ -32,7 +32,7 @@ export async function drain(stream, most = Infinity) {
   for (;;) {
     const { done, value } = await reader.read();
     if (done) break;
-    const bytes = typeof value === "string" ? host.encode(text(value)) : bytesOf(value);
+    const bytes = bytesOf(value);
     if (bytes === undefined) throw new TypeError("This ReadableStream did not return bytes.");
     chunks.push(bytes);
     length += bytes.byteLength;
@@ -125,7 +125,8 @@ class Body {
 }
 finish("Body", Body);
 
-const METHODS = new Set(["DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH"]);
+const METHODS = new Set(("GET HEAD POST PUT DELETE PATCH PURGE OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK ACL " +
+  "REPORT MKACTIVITY CHECKOUT MERGE MSEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE QUERY").split(" "));
 
 export class Request extends Body {
   #method = "GET"; #url = ""; #headers = null; #flat = null; #redirect = "follow"; #signal = undefined; #cf = undefined;
@@ -145,9 +146,8 @@ export class Request extends Body {
     init ??= {};
     if (init instanceof Request) init = { method: init.method, headers: init.headers, body: init.body, redirect: init.redirect };
     if (init.method !== undefined) {
-      const upper = `${init.method}`.toUpperCase();
-      this.#method = METHODS.has(upper) ? upper : `${init.method}`;
-      if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(this.#method)) throw new TypeError(`Invalid HTTP method string: ${this.#method}`);
+      this.#method = `${init.method}`.toUpperCase();
+      if (!METHODS.has(this.#method)) throw new TypeError(`Invalid HTTP method string: ${init.method}`);
     }
     if (init.headers !== undefined) this.#headers = new Headers(init.headers);
     if (init.redirect !== undefined) {
@@ -268,7 +268,7 @@ export class Response extends Body {
     if (![301, 302, 303, 307, 308].includes(status)) throw new RangeError(`${status} is not a redirect status code.`);
     const response = new Response(null, { status });
     if (!URL.canParse(url)) throw new TypeError(`Unable to parse URL: ${url}`);
-    response.headers.set("location", new URL(url).href);
+    response.#headers = fromFlat(["location", new URL(url).href], true);
     return response;
   }
   static error() {
@@ -312,7 +312,7 @@ async function pump(stream, visit) {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;
-      const bytes = typeof value === "string" ? host.encode(text(value)) : bytesOf(value);
+      const bytes = bytesOf(value);
       if (bytes === undefined) throw new TypeError("This ReadableStream did not return bytes.");
       if (bytes.byteLength === 0) continue;
       if (!(await ask(host.send, visit, bytes))) return await reader.cancel("The client has gone.");

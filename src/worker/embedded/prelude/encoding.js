@@ -1,5 +1,5 @@
 // Text as bytes and bytes as text.
-import { bytesOf, finish, host, join, text } from "starling:host";
+import { bytesOf, finish, host, text } from "starling:host";
 import { DOMException } from "starling:events";
 
 export class TextEncoder {
@@ -19,19 +19,8 @@ export class TextEncoder {
 }
 finish("TextEncoder", TextEncoder);
 
-/** How many bytes at the end begin a character of UTF-8 that is not complete. */
-function unfinished(bytes) {
-  for (let back = 1; back <= Math.min(3, bytes.length); back++) {
-    const byte = bytes[bytes.length - back];
-    if ((byte & 0xc0) === 0x80) continue;
-    const length = byte >= 0xf0 && byte < 0xf5 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc2 ? 2 : 1;
-    return byte < 0xf5 && length > back ? back : 0;
-  }
-  return 0;
-}
-
 export class TextDecoder {
-  #encoding; #fatal; #keepMark; #rest = null; #begun = false;
+  #encoding; #fatal; #keepMark; #stream = null;
   constructor(label = "utf-8", { fatal = false, ignoreBOM = false } = {}) {
     const encoding = host.encodingOf(text(label));
     if (encoding === undefined) throw new RangeError(`"${label}" is not a valid encoding.`);
@@ -41,17 +30,12 @@ export class TextDecoder {
   get fatal() { return this.#fatal; }
   get ignoreBOM() { return this.#keepMark; }
   decode(input = new Uint8Array(), { stream = false } = {}) {
-    let bytes = bytesOf(input);
+    const bytes = bytesOf(input);
     if (bytes === undefined) throw new TypeError("The \"input\" argument must be an ArrayBuffer or a view of one.");
-    if (this.#rest) bytes = join([this.#rest, bytes]);
-    this.#rest = null;
-    if (stream) {
-      const odd = this.#encoding.startsWith("utf-16") ? bytes.length % 2 : 0;
-      const kept = this.#encoding === "utf-8" ? unfinished(bytes) : odd;
-      if (kept > 0) [this.#rest, bytes] = [bytes.slice(bytes.length - kept), bytes.subarray(0, bytes.length - kept)];
-    }
-    const decoded = host.decode(this.#encoding, bytes, this.#fatal, this.#keepMark || this.#begun);
-    this.#begun = stream && (this.#begun || bytes.length > 0);
+    // What has come in pieces is held together by a decoder of the node's.
+    if (stream) this.#stream ??= host.decoder(this.#encoding, this.#fatal, this.#keepMark);
+    const decoded = this.#stream ? this.#stream(bytes, !stream) : host.decode(this.#encoding, bytes, this.#fatal, this.#keepMark);
+    if (!stream || decoded === undefined) this.#stream = null;
     if (decoded === undefined) throw new TypeError("Failed to decode input.");
     return decoded;
   }

@@ -10,6 +10,9 @@ import { Request, Response } from "starling:body";
 import { fetch } from "starling:fetch";
 import { Crypto, CryptoKey, SubtleCrypto } from "starling:crypto";
 import { KvNamespace } from "starling:kv";
+import { Cache, CacheStorage, caches } from "starling:cache";
+import { HTMLRewriter } from "starling:rewriter";
+import { URLPattern } from "starling:pattern";
 
 const { DOMException } = events;
 
@@ -157,24 +160,14 @@ function forbidCode() {
 
 const define = (name, value) => Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
 
-/** A cache that never has anything: values are local anyway. */
-class Cache {
-  async match() { return undefined; }
-  async put(request, response) { await response.body?.cancel(); }
-  async delete() { return false; }
-}
-class CacheStorage {
-  default = new Cache();
-  async open() { return new Cache(); }
-}
-
 export function install() {
   const { nodeStream, inner, ...streamClasses } = streams;
   const { writeMultipart, readMultipart, blobBytes, ...formClasses } = form;
   const { untilAborted, ...eventClasses } = events;
   const all = {
     ...eventClasses, ...encoding, ...url, ...streamClasses, ...formClasses, Headers, Request, Response, fetch, Crypto, CryptoKey,
-    SubtleCrypto, KvNamespace, console, structuredClone, Cache, CacheStorage, caches: new CacheStorage(), crypto: new Crypto(),
+    SubtleCrypto, KvNamespace, console, structuredClone, Cache, CacheStorage, caches, HTMLRewriter, URLPattern,
+    crypto: new Crypto(),
     self: globalThis,
     setTimeout: (callback, ms, ...args) => start(false, callback, ms, args),
     setInterval: (callback, ms, ...args) => start(true, callback, ms, args),

@@ -169,12 +169,15 @@ export class ReadableStream {
   }
   async pipeTo(writable, { preventClose = false, preventAbort = false, preventCancel = false, signal } = {}) {
     const [reader, writer] = [this.getReader(), writable.getWriter()];
+    const aborted = signal && new Promise((_, reject) => { signal.addEventListener("abort", () => reject(signal.reason)); });
+    aborted?.catch(() => {});
     try {
       for (;;) {
         signal?.throwIfAborted();
         await writer.ready;
         let result;
-        try { result = await reader.read(); } catch (error) {
+        try { result = await (aborted ? Promise.race([reader.read(), aborted]) : reader.read()); } catch (error) {
+          if (signal?.aborted) throw error;
           if (!preventAbort) await writer.abort(error).catch(() => {});
           throw error;
         }
@@ -461,25 +464,43 @@ export class TransformStream {
 finish("TransformStream", TransformStream);
 
 export class IdentityTransformStream extends TransformStream {
-  constructor() {
+  constructor(length) {
+    let left = length ?? Infinity;
     super({
       transform(chunk, controller) {
         const bytes = typeof chunk === "string" ? host.encode(chunk) : bytesOf(chunk);
         if (bytes === undefined) throw new TypeError("This TransformStream is being used as a byte stream, but received an object of non-ArrayBuffer/ArrayBufferView type on its writable side.");
+        left -= bytes.byteLength;
+        if (left < 0) throw new TypeError("Attempt to write too many bytes through a FixedLengthStream.");
         if (bytes.byteLength > 0) controller.enqueue(bytes.slice());
+      },
+      flush() {
+        if (left > 0 && left < Infinity) throw new TypeError("FixedLengthStream did not see all expected bytes before close().");
       },
     });
   }
 }
 export class FixedLengthStream extends IdentityTransformStream {
   constructor(length) {
-    super();
+    super(Number(length));
     inner(this.readable).length = Number(length);
   }
 }
 
 export class TextEncoderStream extends TransformStream {
-  constructor() { super({ transform(chunk, controller) { controller.enqueue(new globalThis.TextEncoder().encode(`${chunk}`)); } }); }
+  constructor() {
+    // Half of a character, of which the other half is in the next chunk.
+    let half = "";
+    super({
+      transform(chunk, controller) {
+        let text = half + chunk;
+        half = /[\ud800-\udbff]$/.exec(text)?.[0] ?? "";
+        text = text.slice(0, text.length - half.length);
+        if (text) controller.enqueue(new globalThis.TextEncoder().encode(text));
+      },
+      flush(controller) { if (half) controller.enqueue(new globalThis.TextEncoder().encode(half)); },
+    });
+  }
   get encoding() { return "utf-8"; }
 }
 export class TextDecoderStream extends TransformStream {
