@@ -291,7 +291,10 @@ fn check_format(dir: &Path, path: &Path, text: &str) -> Result<(), DataDirError>
         Ok(found) if found == u64::from(FORMAT_VERSION) => Ok(()),
         _ => Err(DataDirError::Damaged {
             path: path.to_owned(),
-            reason: format!("it should hold the data format version, a number from 1 to {FORMAT_VERSION}"),
+            reason: format!(
+                "it should hold the data format version, {FORMAT_VERSION}; if nothing else is damaged write that into it, \
+                 else restore a backup, or join anew with an empty directory"
+            ),
         }),
     }
 }
@@ -316,9 +319,10 @@ fn read_small(path: &Path) -> Result<Option<String>, DataDirError> {
     let mut text = String::new();
     match file.take(SMALL_FILE_LEN_MAX).read_to_string(&mut text) {
         Ok(_) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(DataDirError::Damaged { path: path.to_owned(), reason: "it is not text".to_owned() })
-        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(DataDirError::Damaged {
+            path: path.to_owned(),
+            reason: "it is not text; put it back from a copy, or restore a backup".to_owned(),
+        }),
         Err(cause) => Err(DataDirError::Io { action: "read", path: path.to_owned(), cause }),
     }
 }

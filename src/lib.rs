@@ -5,6 +5,8 @@
 //! `starling` program is made of, and may change in any release. All but `replica` does IO and needs the default feature
 //! `node`.
 
+#![deny(unsafe_code)]
+
 pub mod replica;
 
 #[cfg(feature = "node")]

@@ -1,5 +1,7 @@
 //! The `starling` program: parse, run, tell how it went.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser;

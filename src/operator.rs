@@ -4,7 +4,7 @@
 mod backup;
 mod observe;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -56,6 +56,7 @@ struct Desk {
     caught_up: AtomicBool,
     left: Notify,
     backup: Mutex<backup::Slot>,
+    unmended: Arc<AtomicUsize>,
 }
 
 impl Operator {
@@ -78,6 +79,7 @@ impl Operator {
             caught_up: AtomicBool::new(false),
             left: Notify::new(),
             backup: Mutex::default(),
+            unmended: node.unmended(),
         }))
     }
 

@@ -250,9 +250,15 @@ fn server_tls(
 
 /// Makes the admin token on the first start; every start makes sure that the cluster knows it.
 async fn admin_token(node: &Node, data: &DataDir) -> Result<(), ServeError> {
-    let token = match data.admin_token()? {
-        Some(token) => token,
-        None => new_admin_token(data)?,
+    let is_token = |token: &Secret| token.expose().bytes().all(|byte| byte.is_ascii_graphic());
+    let token = match data.admin_token() {
+        Ok(Some(token)) if is_token(&token) => token,
+        Ok(None) => new_admin_token(data)?,
+        Ok(Some(_)) | Err(DataDirError::Damaged { .. }) => {
+            tracing::warn!("the file of the admin token is damaged, so there is a new one");
+            new_admin_token(data)?
+        }
+        Err(error) => return Err(error.into()),
     };
     if node.kv().authenticate(token.expose()).is_some() {
         return Ok(());

@@ -4,6 +4,8 @@
 //! Everything follows from the scenario and the seed: no clock of the machine, no entropy, no hash order, no float that
 //! a platform might round otherwise. Wall-clock time is only ever reported, in fields named `real_…`.
 
+#![forbid(unsafe_code)]
+
 pub mod bounds;
 pub mod checkers;
 pub mod cli;

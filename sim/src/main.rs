@@ -1,5 +1,7 @@
 //! `starling-sim`: parse, run, exit.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -17,6 +17,7 @@ mod envelope;
 pub(crate) mod error;
 pub(crate) mod expiry;
 mod failures;
+pub(crate) mod headers;
 pub(crate) mod key;
 pub(crate) mod keys;
 pub(crate) mod metadata;

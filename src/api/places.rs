@@ -109,6 +109,11 @@ impl Place {
         self.leave.notified().await;
     }
 
+    /// Whether a request of this connection is being answered.
+    pub(super) fn is_answering(&self) -> bool {
+        self.state().requests > 0
+    }
+
     /// A request is being answered for as long as this is kept.
     pub(super) fn ask(self: &Arc<Self>) -> Asking {
         let mut state = self.state();

@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::headers::HeaderGuard;
 use super::places::{Answering, Place, Places};
 use super::reply::{Reply, ReplyBody};
 use super::stall::StallGuard;
@@ -42,6 +43,8 @@ const HEADERS_LEN_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
 /// How long a client may take for the headers of a request, and how long a connection may be idle.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// By how much hyper's own bound is longer, which closes without an answer.
+const GRACE: Duration = Duration::from_secs(2);
 /// How long a client may read nothing of an answer.
 const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often an HTTP/2 connection is probed, and how long the answer may take.
@@ -189,7 +192,7 @@ fn builder() -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .header_read_timeout(HEADER_READ_TIMEOUT + GRACE)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEADERS_LEN_MAX);
     builder
@@ -231,11 +234,16 @@ async fn connection(
             }
         })
     };
-    let stream = StallGuard::new(TokioIo::new(stream), WRITE_STALL_TIMEOUT);
+    let is_answering = {
+        let place = Arc::clone(&place);
+        move || place.is_answering()
+    };
+    let stream = HeaderGuard::new(TokioIo::new(stream), HEADER_READ_TIMEOUT, is_answering);
+    let stream = StallGuard::new(stream, WRITE_STALL_TIMEOUT);
     let mut connection = pin!(server.serve_connection_with_upgrades(stream, service));
     // hyper's own time-out starts once it knows the HTTP version.
     let first_request = async {
-        sleep(HEADER_READ_TIMEOUT).await;
+        sleep(HEADER_READ_TIMEOUT + GRACE).await;
         if has_asked.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }

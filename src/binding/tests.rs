@@ -250,3 +250,54 @@ async fn a_token_opens_what_its_scopes_say_and_wrong_ones_are_told_to_wait() {
     assert_eq!(seen.last(), Some(&429), "{seen:?}");
     assert_eq!(as_reader("GET /k?urlencoded=true", bound).await, 200, "who knows a token is let in all the same");
 }
+
+/// What a runtime would never send, over and over: answered for what it is.
+#[tokio::test]
+async fn mangled_requests_are_never_the_nodes_fault() {
+    let server = Server::start("unix:DIR/kv.sock", Arc::new(AnyNamespace)).await;
+    let good = server.injected.clone();
+    let methods = ["GET", "PUT", "DELETE", "POST", "PATCH", "OPTIONS"];
+    let paths = ["/k", "/", "/bulk/get", "/%2F%zz", "/a/b", "/%ff", "//", "/%00", "/..", "/k%", "/%C3%BC"];
+    let queries = [
+        "",
+        "?urlencoded=true",
+        "?urlencoded=1&urlencoded=true",
+        "?expiration=99999999999999999999",
+        "?expiration_ttl=-1",
+        "?cache_ttl=x",
+        "?key_count_limit=0",
+        "?key_count_limit=1e9&prefix=%ff",
+        "?cursor=!!!",
+        "?cursor=AAAA&prefix=%",
+        "?=&&=&%",
+    ];
+    let headers = [
+        good.clone(),
+        String::new(),
+        "X-KV-Namespace: nonsense\r\n".into(),
+        format!("{good}CF-KV-Metadata: {{not json\r\n"),
+        format!("{good}CF-KV-Metadata: {}\r\n", "[".repeat(900)),
+        format!("{good}CF-KV-Metadata: \"{}\"\r\n", "x".repeat(3000)),
+        format!("{good}Expect: 100-continue\r\n"),
+        good.replace("X-KV-Namespace: ", "X-KV-Namespace: 00"),
+    ];
+    let bodies: [&[u8]; 5] =
+        [b"", b"v", br#"{"keys":["a","a"],"type":"json"}"#, br#"{"keys":[{}]}"#, b"{\"keys\":[\"\xff\"]}"];
+    let mut statuses = std::collections::BTreeMap::<u16, u32>::new();
+    let mut count = 0_usize;
+    for method in methods {
+        for path in paths {
+            for query in queries {
+                // Not every one with every other: those go round by themselves.
+                count += 1;
+                let (headers, body) = (&headers[count % headers.len()], bodies[count % bodies.len()]);
+                let line = format!("{method} {path}{query}");
+                let answer = server.send(&line, headers, body).await;
+                assert!(answer.status < 500, "{line} {headers:?}: {} {}", answer.status, answer.text());
+                *statuses.entry(answer.status).or_default() += 1;
+            }
+        }
+    }
+    assert!(statuses.len() > 4 && statuses.contains_key(&200), "{statuses:?}");
+    assert_eq!(server.ask("PUT /after", "all is well").await.status, 200);
+}

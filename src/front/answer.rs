@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use hyper::header::{HOST, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode};
 
+use super::crowd::BUSY_MAX;
 use super::forward::{self, BODY_LEN_MAX, Bounded, Origin};
 use super::pages::{self, Page};
 use super::routes::{Deployed, name_of, normal};
@@ -27,8 +27,6 @@ use crate::metrics::{ANSWERED, Stopwatch};
 use crate::worker::engine::{EngineError, Streamed, Wrote, held, streamed};
 use crate::worker::{ScriptId, static_files};
 
-/// Requests that one script answers at a time; WebSockets count as long as they are open.
-const BUSY_MAX: usize = 1_000;
 /// How long a request waits for what its bookmark speaks of.
 const BOOKMARK_PATIENCE: Duration = Duration::from_secs(5);
 /// Has the same version answer every request that carries the same text.
@@ -89,7 +87,7 @@ impl Front {
         if request.body().size_hint().lower() > BODY_LEN_MAX {
             return Err(Page::body_too_long());
         }
-        let place = self.enter(&deployed.id)?;
+        let place = self.0.crowd.enter(&deployed.id).ok_or_else(|| Page::too_busy(BUSY_MAX))?;
         self.wait_for_bookmark(request.headers().get(BOOKMARK)).await?;
         let at = match request.headers().get(VERSION_KEY) {
             Some(key) => fraction(key.as_bytes()),
@@ -135,17 +133,6 @@ impl Front {
         })
     }
 
-    /// A script that answers too many at once gets no more, and takes no one else's place.
-    fn enter(&self, id: &ScriptId) -> Result<Busy, Page> {
-        let mut busy = self.0.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = busy.entry(id.clone()).or_default();
-        if *count >= BUSY_MAX {
-            return Err(Page::too_busy(BUSY_MAX));
-        }
-        *count += 1;
-        Ok(Busy { front: self.clone(), id: id.clone() })
-    }
-
     /// Waits until this PoP has what the visitor has seen elsewhere.
     async fn wait_for_bookmark(&self, header: Option<&HeaderValue>) -> Result<(), Page> {
         let Some(text) = header else { return Ok(()) };
@@ -154,24 +141,6 @@ impl Front {
             KvError::NotCovered { .. } | KvError::Overloaded => Page::not_here_yet(&error.to_string()),
             other => Page::bookmark_is_over(&other.to_string()),
         })
-    }
-}
-
-/// A place among the requests that a script answers.
-struct Busy {
-    front: Front,
-    id: ScriptId,
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let mut busy = self.front.0.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = busy.get_mut(&self.id) {
-            *count -= 1;
-            if *count == 0 {
-                busy.remove(&self.id);
-            }
-        }
     }
 }
 

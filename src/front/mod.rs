@@ -6,12 +6,12 @@
 
 mod answer;
 mod cron;
+mod crowd;
 mod forward;
 mod pages;
 mod pattern;
 mod routes;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ use crate::metrics::EngineUsage;
 use crate::operator::Operator;
 use crate::worker::engine::{Engine, Vitals};
 use crate::worker::static_files::{Content, Files};
-use crate::worker::{Program, ScriptId, Workers};
+use crate::worker::{Program, Workers};
+use crowd::Crowd;
 use routes::Routes;
 
 /// How long the front waits before it looks again at a catalog that could not be read.
@@ -72,8 +73,7 @@ struct Shared {
     routes: RwLock<Arc<Routes>>,
     /// Looks again at what is deployed.
     retry: Notify,
-    /// Requests that each script is answering.
-    busy: Mutex<BTreeMap<ScriptId, usize>>,
+    crowd: Crowd,
     draws: Mutex<ChaCha12Rng>,
 }
 
@@ -81,9 +81,9 @@ impl Front {
     /// A front for what is deployed at the node behind `kv`.
     pub fn new(kv: Kv, workers: Workers, operator: Operator, runtime: Runtime, config: FrontConfig) -> Self {
         let draws = Mutex::new(ChaCha12Rng::from_seed(config.seed));
-        let (routes, busy, retry) = Default::default();
+        let (routes, crowd, retry) = Default::default();
         let runtime = RwLock::new(runtime);
-        let front = Self(Arc::new(Shared { kv, workers, operator, config, runtime, routes, retry, busy, draws }));
+        let front = Self(Arc::new(Shared { kv, workers, operator, config, runtime, routes, retry, crowd, draws }));
         let asked = front.downgrade();
         front.0.operator.metrics().workers().ask_engine(move || asked.usage());
         front

@@ -34,7 +34,7 @@ pub enum KeyError {
     )]
     Absent(String),
     /// What the source gives is no key.
-    #[error("{origin} gives no cluster key: {reason}")]
+    #[error("{origin} gives no cluster key: {reason}; put the key back, or name where it is with --cluster-key-file")]
     Unusable {
         /// The source.
         origin: String,
@@ -151,7 +151,10 @@ impl KeySource {
                     }
                     let mut text = Zeroizing::new(String::new());
                     let read = opened.take(TEXT_LEN_MAX).read_to_string(&mut text);
-                    read.map_err(|cause| KeyError::Io { path: path.clone(), cause })?;
+                    read.map_err(|cause| match cause.kind() {
+                        io::ErrorKind::InvalidData => self.unusable("it is not text".into()),
+                        _ => KeyError::Io { path: path.clone(), cause },
+                    })?;
                     text
                 }
             },

@@ -164,3 +164,39 @@ fn keys_come_from_variables_commands_and_files() {
     let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, key.bytes());
     assert_eq!(ClusterKey::parse(&base64), Some(key));
 }
+
+mod any_bytes {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// A file that nobody wrote, and one that was changed anywhere: refused, never read as something else.
+        #[test]
+        fn are_no_keyring(noise in prop::collection::vec(any::<u8>(), 0..400), at in any::<u16>(), flip in 1..=u8::MAX) {
+            let place = Place::new();
+            drop(place.create());
+            let good = std::fs::read(place.file()).unwrap();
+            let mut changed = good.clone();
+            changed[usize::from(at) % good.len()] ^= flip;
+            for bytes in [noise.clone(), [&good[..32], &noise].concat(), changed, good[..usize::from(at) % good.len()].to_vec()] {
+                std::fs::write(place.file(), bytes).unwrap();
+                let error = Keyring::open(place.file(), place.source(), MachineClock::start(0)).err();
+                prop_assert!(matches!(error, Some(KeyError::Damaged(_) | KeyError::Wrong { .. })), "{:?}", error);
+            }
+        }
+
+        #[test]
+        fn of_a_source_are_keys_or_an_error(text in "\\PC{0,140}", bytes in any::<[u8; 32]>()) {
+            if let Ok(keys) = ClusterKey::parse_all(&text) {
+                prop_assert!(!keys.is_empty());
+            }
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+            let (key, commented) = (ClusterKey::parse(&hex).unwrap(), format!("# {text}\n {hex} # the key"));
+            prop_assert_eq!(key.bytes(), &bytes);
+            prop_assert!(ClusterKey::parse_all(&commented) == Ok(vec![key]));
+        }
+    }
+}

@@ -49,9 +49,14 @@ impl Authority {
 
     /// Puts a key and its certificate together, checking that they match.
     pub(super) fn from_parts(key: NodeKey, certificate: CertificateDer<'static>) -> Result<Self, IdentityError> {
-        if parse(&certificate, "authority certificate")?.public_key().raw != key.public_key() {
+        let parsed = parse(&certificate, "authority certificate")?;
+        if parsed.public_key().raw != key.public_key() {
             return Err(IdentityError::KeyMismatch("authority"));
         }
+        // It names the cluster by its hash: changed anywhere, it would be that of another one.
+        parsed
+            .verify_signature(None)
+            .map_err(|_| malformed("authority certificate")("its signature is wrong".into()))?;
         Ok(Self { key, certificate })
     }
 

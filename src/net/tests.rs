@@ -1,5 +1,6 @@
 //! Stories of a few nodes on the loopback interface. This file owns the small world they live in.
 
+mod floods;
 mod joins;
 mod links;
 mod mesh;

@@ -6,9 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::clock::{MachineClock, entropy};
-use super::membership::{CLUSTER, Cluster, IDENTITY, KEYRING, Membership};
+use super::membership::{Cluster, IDENTITY, KEYRING, Membership};
 use super::start::{STORE, StartError};
-use crate::datadir::{DataDir, write_private};
+use crate::datadir::DataDir;
 use crate::keyring::{ClusterKey, KeySource, Keyring};
 use crate::net::{Authority, NodeKey};
 use crate::replica::{self, Durability, Input, NodeId, Output, Replica, Reply, Request, SecretBytes, Timestamp};
@@ -91,8 +91,7 @@ impl Belongings {
         };
         authority.save(&directory)?;
         identity.save(&directory)?;
-        let text = serde_json::to_vec_pretty(&cluster).map_err(|error| StartError::Cluster(error.to_string()))?;
-        write_private(&data.join(CLUSTER), &text)?;
+        cluster.save(data)?;
         Ok((identity.node_id(), evicted))
     }
 }

@@ -152,4 +152,20 @@ mod tests {
         drop(driver.await.expect("the driver ends"));
         assert!(matches!(handle.call(Request::Status).await, Err(NodeGone)), "nobody listens any more");
     }
+
+    #[tokio::test]
+    async fn a_full_mailbox_has_senders_wait() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let store = FjallStore::open(directory.path()).expect("a store");
+        let (handle, mut mailbox) = mailbox(store.reader(), MachineClock::start(0));
+        for _ in 0..REQUESTS_MAX {
+            drop(handle.send(Request::Status).await.expect("a place"));
+        }
+        assert_eq!(handle.waiting(), REQUESTS_MAX);
+        let mut beyond = Box::pin(handle.send(Request::Status));
+        let soon = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, &mut beyond).await.is_err(), "it waits");
+        drop(mailbox.requests.recv().await.expect("a request"));
+        drop(beyond.await.expect("a place"));
+    }
 }

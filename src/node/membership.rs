@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use crate::replica::{NamespaceId, NodeId, SecretBytes, SharedSecret, Timestamp};
 /// Directory of keys and certificates within the data directory.
 pub(super) const IDENTITY: &str = "identity";
 /// What this node was told about its cluster when it joined or founded it.
-pub(super) const CLUSTER: &str = "cluster.json";
+const CLUSTER: &str = "cluster.json";
 /// Largest difference of clocks with which a node may join, in milliseconds.
 pub const JOIN_CLOCK_DIFFERENCE_MS_MAX: u64 = 60_000;
 
@@ -69,7 +69,36 @@ pub struct Cluster {
     pub cluster_key_file: Option<PathBuf>,
 }
 
+/// `cluster.json`: with a checksum, or a flipped digit would be another account, or a clock in the future.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    cluster: Cluster,
+    checksum: String,
+}
+
 impl Cluster {
+    pub(super) fn save(&self, data: &DataDir) -> Result<(), StartError> {
+        let kept = Kept { cluster: self.clone(), checksum: self.checksum() };
+        let text = serde_json::to_vec_pretty(&kept).map_err(|error| StartError::Cluster(error.to_string()))?;
+        Ok(write_private(&data.join(CLUSTER), &text)?)
+    }
+
+    fn load(path: &Path) -> Result<Self, StartError> {
+        let text = std::fs::read(path).map_err(|cause| StartError::Io { path: path.to_owned(), cause })?;
+        let kept: Kept = serde_json::from_slice(&text).map_err(|error| damaged(path, error))?;
+        match kept.checksum == kept.cluster.checksum() {
+            true => Ok(kept.cluster),
+            false => Err(damaged(path, "its checksum is wrong")),
+        }
+    }
+
+    /// Of what it means, however it is written.
+    fn checksum(&self) -> String {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        blake3::hash(&text).to_hex()[..32].to_owned()
+    }
+
     fn seeds(&self) -> BTreeMap<NodeId, Vec<String>> {
         self.seeds.iter().filter_map(|(node, addresses)| Some((node.parse().ok()?, addresses.clone()))).collect()
     }
@@ -112,8 +141,7 @@ impl Membership {
         if let KeySource::File(path) = source {
             cluster.cluster_key_file = Some(path);
         }
-        let text = serde_json::to_vec_pretty(&cluster).map_err(|error| StartError::Cluster(error.to_string()))?;
-        write_private(&data.join(CLUSTER), &text)?;
+        cluster.save(data)?;
         NodeKey::remove(&directory)?;
         Self::load(config, data, clock)
     }
@@ -121,9 +149,7 @@ impl Membership {
     /// What the directory of a member says.
     pub(super) fn load(config: &Config, data: &DataDir, clock: MachineClock) -> Result<Self, StartError> {
         let path = data.join(CLUSTER);
-        let text = std::fs::read(&path).map_err(|cause| StartError::Io { path: path.clone(), cause })?;
-        let damaged = |what: String| StartError::Cluster(format!("{} is damaged: {what}", path.display()));
-        let cluster: Cluster = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        let cluster = Cluster::load(&path)?;
         if !data.join(KEYRING).exists() {
             return Err(KeyError::Unsealed(data.path().to_owned()).into());
         }
@@ -132,17 +158,35 @@ impl Membership {
         let directory = data.join(IDENTITY);
         // A crash may have come between.
         NodeKey::remove(&directory)?;
-        let authority = Authority::load(&keyring.authority_key(), &directory)?;
-        let mut identity = Identity::load(NodeKey::from_secret(&keyring.node_key())?, &directory)?;
+        let authority = Authority::load(&keyring.authority_key(), &directory)
+            .map_err(|error| damaged(&directory, format!("the authority's certificate: {error}")))?;
         let now_secs = clock.wall().as_secs();
+        let key = NodeKey::from_secret(&keyring.node_key())?;
+        let mut identity = match Identity::load(key.clone(), &directory) {
+            Ok(identity) => identity,
+            // The key is in the keyring, and every member can sign.
+            Err(error) => {
+                tracing::warn!(%error, "this node's certificate can't be read: it gets a new one");
+                let identity = authority.issue(&key, now_secs)?;
+                identity.save(&directory)?;
+                identity
+            }
+        };
         if identity.needs_renewal(now_secs) {
             identity = authority.renew(&identity, now_secs)?;
             identity.save(&directory)?;
             tracing::info!("renewed this node's certificate");
         }
-        let account = cluster.account.parse().map_err(|_| damaged("no account".into()))?;
+        let account = cluster.account.parse().map_err(|_| damaged(&path, "no account"))?;
         Ok(Self { keyring, identity, authority, account, seeds: cluster.seeds(), joined: cluster.joined })
     }
+}
+
+fn damaged(path: &Path, why: impl std::fmt::Display) -> StartError {
+    StartError::Cluster(format!(
+        "{} is damaged ({why}): move the data directory away and join anew with an empty one, or restore a backup",
+        path.display()
+    ))
 }
 
 /// The cluster key among `secrets`, which the source must give from now on.

@@ -8,6 +8,7 @@ mod driver;
 mod handle;
 mod keys;
 mod membership;
+mod mending;
 mod peers;
 mod start;
 mod stopped;

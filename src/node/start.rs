@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use super::driver::{Alarms, Driver, Evicted, Members, NET_EVENTS_MAX, Parts};
 use super::handle::{Handle, mailbox};
 use super::keys::Keys;
 use super::membership::{Cluster, Grant, IDENTITY, JOIN_CLOCK_DIFFERENCE_MS_MAX, Membership};
+use super::mending;
 use super::peers::{Announcement, Dialing};
 use crate::config::{self, Config};
 use crate::datadir::{DataDir, DataDirError};
@@ -67,6 +70,12 @@ pub enum StartError {
     /// The store can be opened but not used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Who was evicted, or what was deleted, can't be read.
+    #[error(
+        "the store is damaged where it says who was evicted and what was deleted: move the data directory away and join \
+         anew with an empty one, or restore a backup"
+    )]
+    Fences,
     /// The gossip address can't be used.
     #[error("{0}; choose another address with --gossip")]
     Gossip(NetError),
@@ -89,7 +98,7 @@ impl StartError {
             Self::Key(_) => Exit::ClusterKey,
             Self::Open(OpenError::NewerFormat { .. }) => Exit::DataDirNewer,
             Self::Open(OpenError::InUse { .. }) => Exit::DataDirInUse,
-            Self::Open(_) | Self::Store(_) | Self::Io { .. } => Exit::StorageFailed,
+            Self::Open(_) | Self::Store(_) | Self::Fences | Self::Io { .. } => Exit::StorageFailed,
             Self::Join(error) => match error {
                 JoinError::InvalidToken(_) => Exit::JoinTokenInvalid,
                 JoinError::Expired => Exit::JoinTokenExpired,
@@ -122,6 +131,7 @@ pub struct Node {
     advertised: String,
     alarms: Alarms,
     metrics: Metrics,
+    unmended: Arc<AtomicUsize>,
     /// What keeps the roster and the connections as they should be.
     tasks: JoinSet<()>,
     stop: oneshot::Sender<()>,
@@ -152,6 +162,7 @@ impl Node {
         let seeds = membership.seeds.keys().copied().collect();
         let replica = tokio::task::spawn_blocking(move || {
             let store = FjallStore::open(&store)?;
+            check_fences(&store)?;
             let config = replica::Config { secrets, seeds, joined, ..replica::Config::new(node, durability, seed) };
             Ok::<_, StartError>(Replica::open(config, store, clock.now())?)
         });
@@ -212,6 +223,9 @@ impl Node {
         announcement.make().await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(announcement.keep());
+        let damaged = handle.reader().damaged_keys();
+        let unmended = Arc::new(AtomicUsize::new(damaged.len()));
+        tasks.spawn(mending::mend(handle.clone(), damaged, Arc::clone(&unmended)));
         let tending = tokio::spawn(Arc::clone(&keys).tend());
         let authority = membership.authority;
         let seeds = membership.seeds;
@@ -234,6 +248,7 @@ impl Node {
             advertised,
             alarms,
             metrics,
+            unmended,
             tasks,
             stop,
             driver,
@@ -319,6 +334,11 @@ impl Node {
         &self.metrics
     }
 
+    /// How many entries could not be read at the start, and are not mended yet.
+    pub fn unmended(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.unmended)
+    }
+
     /// The network.
     pub fn net(&self) -> &Net {
         &self.net
@@ -349,6 +369,22 @@ impl Node {
 pub(crate) async fn invite(net: &Net, advertised: &str, ttl: Duration) -> Result<JoinToken, NetError> {
     let addresses = tokio::net::lookup_host(advertised).await.map(Iterator::collect).unwrap_or_default();
     net.create_invite(ttl, addresses)
+}
+
+/// Whatever else can't be read is mended while the node serves. Not who was evicted and what was deleted: until it is
+/// mended the node would let in, and take, what it must not.
+fn check_fences(store: &FjallStore) -> Result<(), StartError> {
+    for namespace in [NamespaceId::EVICTED, NamespaceId::DELETED] {
+        let mut is_damaged = false;
+        store.reader().visit_all(namespace, b"", None, &mut |_, _| ControlFlow::Continue(()), &mut |_| {
+            is_damaged = true;
+            ControlFlow::Break(())
+        })?;
+        if is_damaged {
+            return Err(StartError::Fences);
+        }
+    }
+    Ok(())
 }
 
 fn durability(durability: config::Durability) -> Durability {

@@ -61,6 +61,11 @@ impl Operator {
                 _ => {}
             }
         }
+        // Namespaces and tokens may be among them. Without another node there is nobody to have them from.
+        let unmended = self.0.unmended.load(Ordering::Relaxed);
+        if !has_caught_up && unmended > 0 && !status.peers.is_empty() {
+            reasons.push(format!("{unmended} entries can't be read here and are being fetched from other nodes"));
+        }
         if reasons.is_empty() {
             self.0.caught_up.store(true, Ordering::Relaxed);
         }

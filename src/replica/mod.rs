@@ -12,6 +12,8 @@
 //!
 //! This module routes; each concept has its own.
 
+#![forbid(unsafe_code)]
+
 mod apply;
 mod arrival;
 mod beat;

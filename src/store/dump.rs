@@ -68,7 +68,7 @@ impl Dump {
             let (mut found, mut len) = (Vec::new(), 0);
             for row in self.snapshot.range::<Vec<u8>, _>(keyspace, (first, Bound::Unbounded)) {
                 let (key, row) = row.into_inner().map_err(|error| match is_damage(&error) {
-                    true => damaged("a block's checksum is wrong"),
+                    true => damaged("a block can't be read"),
                     false => failed(error),
                 })?;
                 let (key, row) = (Bytes::from(key), Bytes::from(row));

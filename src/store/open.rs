@@ -1,9 +1,11 @@
 //! Opening a directory: options with their reasons, the format check, and what can be wrong with a directory.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, KeyspaceCreateOptions, KvSeparationOptions, LsmError};
@@ -90,12 +92,29 @@ pub(super) fn open(path: &Path) -> Result<Tables, OpenError> {
     let io_error = |error| OpenError::Io { path: path.into(), error };
     let is_new = create_directory(path).and_then(|()| begin(path)).map_err(io_error)?;
     // The database trusts its own files: some damage makes it panic rather than return an error.
-    let tables = catch_unwind(AssertUnwindSafe(|| open_tables(path)))
-        .unwrap_or_else(|_| Err(corrupt(path, "its files can't be read")))?;
+    let tables = quietly(|| open_tables(path)).unwrap_or_else(|| Err(corrupt(path, "its files can't be read")))?;
     if is_new {
         fs::remove_file(path.join(UNFINISHED)).and_then(|()| sync(path)).map_err(io_error)?;
     }
     Ok(tables)
+}
+
+/// What `work` gives; `None` if it panics, of which nobody is told.
+fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
+    thread_local!(static IS_QUIET: Cell<bool> = const { Cell::new(false) });
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !IS_QUIET.get() {
+                usual(panic);
+            }
+        }));
+    });
+    IS_QUIET.set(true);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    IS_QUIET.set(false);
+    result.ok()
 }
 
 /// Whether a new store is to be made. What an earlier attempt has left that was cut short, by a crash or a full disk,
@@ -193,11 +212,13 @@ fn corrupt(path: &Path, why: impl Into<String>) -> OpenError {
 fn explain(path: &Path, error: fjall::Error) -> OpenError {
     match error {
         fjall::Error::Locked => OpenError::InUse { path: path.into() },
-        // A file that ends too early or is missing where another names it is damage; all else is the file system's.
+        // A file that ends too early, is missing where another names it, or should be read before its beginning, is damage;
+        // all else is the file system's.
         fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound | io::ErrorKind::InvalidData => {
-                corrupt(path, error.to_string())
-            }
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput => corrupt(path, error.to_string()),
             io::ErrorKind::FileTooLarge => OpenError::FileSizeLimit { path: path.into() },
             _ => OpenError::Io { path: path.into(), error },
         },

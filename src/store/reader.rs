@@ -119,6 +119,12 @@ impl Reader {
         &self.tables.fsyncs
     }
 
+    /// Keys whose entries were met so far and couldn't be read, as far as they are told apart. They may have been put
+    /// anew since.
+    pub fn damaged_keys(&self) -> Vec<Key> {
+        self.tables.damaged_keys()
+    }
+
     /// Rows met so far that couldn't be read.
     pub fn corrupt_rows(&self) -> u64 {
         self.tables.corrupt_rows()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -52,6 +52,8 @@ pub(super) struct Tables {
     pub(super) fsyncs: Histogram,
     /// Why writes have stopped.
     failure: OnceLock<String>,
+    /// Whether it was said that reads go around damaged blocks.
+    has_detours: AtomicBool,
     corrupt: AtomicU64,
     corrupt_logged: Mutex<BTreeSet<Bytes>>,
 }
@@ -59,7 +61,7 @@ pub(super) struct Tables {
 impl Tables {
     pub(super) fn new(path: PathBuf, db: Database, [data, seq, blob, meta]: [Keyspace; 4]) -> Self {
         let (system_generation, worker_generation) = Default::default();
-        let (fsyncs, failure, corrupt, corrupt_logged) = Default::default();
+        let (fsyncs, failure, has_detours, corrupt, corrupt_logged) = Default::default();
         Self {
             db,
             data,
@@ -71,6 +73,7 @@ impl Tables {
             worker_generation,
             fsyncs,
             failure,
+            has_detours,
             corrupt,
             corrupt_logged,
         }
@@ -110,7 +113,7 @@ impl Tables {
             Ok(None) => Ok(Held::Nothing),
             Ok(Some(row)) => Ok(self.decode(key, &row.into()).map_or(Held::Damaged, Held::Entry)),
             Err(error) if is_damage(&error) => {
-                self.corrupt("data", key, "a block's checksum is wrong");
+                self.corrupt("data", key, "its block is damaged");
                 Ok(Held::Damaged)
             }
             Err(error) => Err(failed(error)),
@@ -128,6 +131,13 @@ impl Tables {
         if is_new && logged.len() < CORRUPT_ROWS_LOGGED_MAX {
             tracing::error!(keyspace, key = %key.escape_ascii(), why, "a row can't be read and is treated as absent");
         }
+    }
+
+    /// Keys of entries that can't be read, of those that are told apart.
+    pub(super) fn damaged_keys(&self) -> Vec<Key> {
+        let logged = self.corrupt_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = logged.iter().filter_map(|row| row.strip_prefix(b"data:"));
+        keys.filter_map(|key| rows::decode_key(Bytes::copy_from_slice(key)).ok()).collect()
     }
 
     pub(super) fn corrupt_rows(&self) -> u64 {
@@ -153,7 +163,9 @@ pub(super) fn visit_entries(
     for row in tables.data.range(bounds) {
         let (key, row) = match row.into_inner() {
             Err(error) if is_damage(&error) => {
-                tracing::error!("a block's checksum is wrong: going around it");
+                if !tables.has_detours.swap(true, Ordering::Relaxed) {
+                    tracing::error!("a block is damaged: going around it, from now on without saying so");
+                }
                 return visit_around(tables, (first, end), visit, damaged);
             }
             row => row.map_err(failed)?,
@@ -203,8 +215,22 @@ fn visit_around(
     Ok(ControlFlow::Continue(()))
 }
 
+/// Whether it is the block that can't be read, not the disk that fails.
 pub(super) fn is_damage(error: &fjall::Error) -> bool {
-    matches!(error, fjall::Error::Storage(LsmError::ChecksumMismatch { .. }))
+    match error {
+        fjall::Error::Storage(LsmError::Io(error)) => {
+            matches!(error.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidInput)
+        }
+        fjall::Error::Storage(error) => matches!(
+            error,
+            LsmError::ChecksumMismatch { .. }
+                | LsmError::InvalidHeader(_)
+                | LsmError::InvalidTag(_)
+                | LsmError::InvalidTrailer
+                | LsmError::Decompress(_)
+        ),
+        _ => false,
+    }
 }
 
 /// Keys that start with `prefix` and lie after `after`.
@@ -226,8 +252,11 @@ pub(super) fn prefix_bounds(prefix: &[u8], after: Option<&[u8]>) -> (Bound<Vec<u
 
 pub(super) fn failed(error: fjall::Error) -> StoreError {
     StoreError(match error {
+        error if is_damage(&error) => {
+            "a block is damaged: move the data directory away and join anew with an empty one, or restore a backup"
+                .into()
+        }
         fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => error.to_string(),
-        fjall::Error::Storage(LsmError::ChecksumMismatch { .. }) => "a block's checksum is wrong".into(),
         fjall::Error::Poisoned => "a write in the background failed; the log says which".into(),
         other => format!("{other:?}"),
     })

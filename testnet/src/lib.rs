@@ -1,6 +1,8 @@
 //! The testnet: real `starling` processes on an emulated planet. Knows the program from outside only: its command line,
 //! its signals, its HTTP API, and the addresses of its packets.
 
+#![forbid(unsafe_code)]
+
 pub mod addresses;
 pub mod api;
 pub mod chaos;

@@ -39,6 +39,11 @@ impl Client {
         Self { host: host.to_owned(), ..Self::new(address, "none") }
     }
 
+    /// Another connection to the same API with the same token.
+    pub fn again(&self) -> Self {
+        Self { api: self.api, token: self.token.clone(), host: self.host.clone(), stream: None }
+    }
+
     /// One request. After an error its outcome is unknown.
     pub fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Answer> {
         self.ask_with(method, path, "", body)

@@ -145,16 +145,21 @@ impl Node {
     }
 
     /// Runs a command that becomes the node's process, and waits until it serves.
-    pub fn spawn(&mut self, mut command: Command) -> Duration {
+    pub fn spawn(&mut self, command: Command) -> Duration {
+        self.try_spawn(command).unwrap_or_else(|said| panic!("the node ended: {said}"))
+    }
+
+    /// [`Node::spawn`], or what the process said before it ended.
+    pub fn try_spawn(&mut self, mut command: Command) -> Result<Duration, String> {
         let start = Instant::now();
         let log = |kind| OpenOptions::new().create(true).append(true).open(self.log(kind)).expect("a log file");
         File::create(self.log("out")).expect("a log file");
         let process = command.stdout(log("out")).stderr(log("err")).spawn().expect("the program starts");
         let pid = process.id();
         self.process = Some(process);
-        eventually("the node serves", || {
+        let ended = eventually("the node serves", || {
             if let Some(status) = self.exited() {
-                panic!("the node ended with {status}: {}", fs::read_to_string(self.log("err")).unwrap_or_default());
+                return Some(Some(status));
             }
             let running: Json = serde_json::from_slice(&fs::read(self.data.join("node.json")).ok()?).ok()?;
             let is_current = running["pid"] == pid;
@@ -162,13 +167,18 @@ impl Node {
             is_current.then(|| {
                 self.api = text("api").trim_start_matches("http://").parse().expect("an address");
                 (self.gossip, self.account, self.id) = (text("gossip"), text("account"), text("node"));
+                None
             })
         });
+        if let Some(status) = ended {
+            self.process = None;
+            return Err(format!("{status}: {}", fs::read_to_string(self.log("err")).unwrap_or_default()));
+        }
         self.token = fs::read_to_string(self.data.join("admin-token")).expect("a token").trim().to_owned();
         eventually("the node answers", || {
             (self.client().ask("GET", "/healthz", &[]).ok()?.status == 200).then_some(())
         });
-        start.elapsed()
+        Ok(start.elapsed())
     }
 
     /// What the process wrote: `out` or `err`.

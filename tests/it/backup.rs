@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -218,4 +220,32 @@ fn what_can_not_be_backed_up_or_restored_says_what_to_do() {
     let (_, err) = ok(&mut backup(&a, &at("b.starling")));
     assert!(err.contains("beginning anew") || err.contains("wrote"), "{err}");
     ok(starling().arg("verify").arg("--backup").arg(at("b.starling")).arg("--data").arg(&a.data));
+}
+
+#[test]
+fn one_backup_at_a_time() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let a = Node::start(&directory.path().join("a"), &["--durability", "os"]);
+    let namespace = a.namespace("large");
+    // More than what lies in buffers between the two.
+    for n in 0..24 {
+        a.put(&namespace, &n.to_string(), noise(n, 1_000_000));
+    }
+    let begin = || a.ask("POST", "/starling/v1/backups", "{}");
+    let begun: Json = serde_json::from_str(&begin().text()).expect("JSON");
+    let mut stream = TcpStream::connect(a.api).expect("it listens");
+    let number = begun["backup"].as_str().expect("a number");
+    let head =
+        format!("GET /starling/v1/backups/{number} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", a.token);
+    stream.write_all(head.as_bytes()).expect("sent");
+    stream.read_exact(&mut [0; 4096]).expect("its beginning");
+    let refused = begin();
+    assert!(refused.status == 429 && refused.text().contains("Another backup"), "{refused:?}");
+    // The client is gone: the next one need not wait for long.
+    drop(stream);
+    eventually("room for another", || (begin().status == 200).then_some(()));
+    let gone = a.ask("GET", &format!("/starling/v1/backups/{number}"), "");
+    assert_eq!(gone.status, 404, "the later one has taken its place");
+    let strange = a.ask("GET", "/starling/v1/backups/x?held=1e9", "");
+    assert_eq!(strange.status, 400, "{strange:?}");
 }

@@ -108,3 +108,41 @@ async fn a_request_that_never_ends_is_cut_when_the_server_stops() {
     let stopped = timeout(Duration::from_secs(8), server.task).await.expect("bounded").expect("no panic");
     assert!(matches!(stopped, Err(ApiError::Undrained { connections: 1 })), "{stopped:?}");
 }
+
+#[tokio::test]
+async fn an_http2_connection_has_so_many_requests_at_a_time() {
+    use http_body_util::combinators::BoxBody;
+    use http_body_util::{Empty, StreamBody};
+    use hyper::body::Frame;
+
+    type NoError = std::convert::Infallible;
+    const STREAMS_MAX: usize = 128;
+    let server = Server::start(false).await;
+    let ns = server.namespace("a").await;
+    let stream = tokio::net::TcpStream::connect(&server.address).await.expect("it listens");
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, BoxBody<Bytes, NoError>>(TokioExecutor::new(), io)
+            .await
+            .expect("HTTP/2");
+    tokio::spawn(connection);
+    let request = |method: &str, path: &str, body: BoxBody<Bytes, NoError>| {
+        let uri = format!("http://{}{path}", server.address);
+        let request = Request::builder().method(method).uri(uri).header("authorization", format!("Bearer {TOKEN}"));
+        let (request, mut sender) = (request.body(body).expect("a request"), sender.clone());
+        tokio::spawn(async move { sender.send_request(request).await })
+    };
+    let health = async || timeout(Duration::from_secs(1), request("GET", "/healthz", Empty::new().boxed())).await;
+    assert!(health().await.expect("in time").expect("a task").is_ok());
+    let path = format!("/client/v4/accounts/{ACCOUNT}/storage/kv{ns}/values/k");
+    let endless = || StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, NoError>>()).boxed();
+    let uploads: Vec<_> = (0..STREAMS_MAX).map(|_| request("PUT", &path, endless())).collect();
+    sleep(Duration::from_millis(500)).await;
+    assert!(health().await.is_err(), "it waits for its turn");
+    uploads.into_iter().for_each(|upload| upload.abort());
+    let mut answered = false;
+    for _ in 0..20 {
+        answered = answered || health().await.is_ok_and(|answer| answer.is_ok_and(|answer| answer.is_ok()));
+    }
+    assert!(answered, "there is room again");
+}

@@ -12,13 +12,13 @@ const TTL: Duration = Duration::from_secs(600);
 const CLOCK_DIFFERENCE_MS_MAX: i64 = 60_000;
 
 /// Refuses a node called "taken" and clocks that are off by more than a minute; remembers who asked.
-struct Issuer {
-    node: Node,
+pub(super) struct Issuer {
+    pub(super) node: Node,
     authority: Authority,
-    applicants: Arc<Mutex<Vec<JoinApplicant>>>,
+    pub(super) applicants: Arc<Mutex<Vec<JoinApplicant>>>,
 }
 
-fn issuer(clock: WallClock) -> Issuer {
+pub(super) fn issuer(clock: WallClock) -> Issuer {
     let authority = authority();
     let applicants = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&applicants);
@@ -41,7 +41,7 @@ fn issuer(clock: WallClock) -> Issuer {
 }
 
 impl Issuer {
-    fn invite(&self) -> JoinToken {
+    pub(super) fn invite(&self) -> JoinToken {
         self.node.net.create_invite(TTL, vec![self.node.addr()]).unwrap()
     }
 }
@@ -56,7 +56,7 @@ async fn join_at(token: &JoinToken, name: &str, clock: WallClock) -> Result<Join
     join(token, request(name), &NodeKey::generate().unwrap(), &config).await
 }
 
-async fn join_as(token: &JoinToken, name: &str) -> Result<Joined, JoinError> {
+pub(super) async fn join_as(token: &JoinToken, name: &str) -> Result<Joined, JoinError> {
     join_at(token, name, clock()).await
 }
 

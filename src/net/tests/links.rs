@@ -76,7 +76,7 @@ async fn sending_too_long_a_frame_or_on_a_dead_link_is_refused() {
 }
 
 /// A peer with a good certificate that then does what it likes.
-async fn raw_peer(node: &mut Node, identity: &Identity) -> (quinn::Endpoint, quinn::Connection) {
+pub(super) async fn raw_peer(node: &mut Node, identity: &Identity) -> (quinn::Endpoint, quinn::Connection) {
     let endpoint = quinn::Endpoint::client(LOOPBACK.parse().unwrap()).unwrap();
     let tls = TlsSettings::new(identity, Arc::new(Invites::default()), &clock()).unwrap();
     let config = quinn::ClientConfig::new(tls.client.clone());

@@ -1,5 +1,6 @@
 //! The protocol as a whole, in a small rough world.
 
+mod corpus;
 mod followers;
 mod mending;
 mod merge;

@@ -176,3 +176,32 @@ fn a_bookmark_that_is_not_waited_for_is_caught() {
 fn a_bookmark_that_forgets_is_caught() {
     must_show(Sabotage::ForgetMarks);
 }
+
+#[test]
+fn who_would_wait_beyond_the_bound_is_told_so() {
+    let mut config = Config::new(NodeId(1), Durability::Fsync, [1; 32]);
+    config.bounds.waiters = 2;
+    let now = Now { mono: Mono(0), wall_ms: 1_700_000_000_000 };
+    let mut replica = Replica::open(config, MemStore::default(), now).expect("memory does not fail");
+    let mut bookmark = Bookmark::default();
+    let elsewhere = Origin { node: NodeId(2), incarnation: Incarnation(3) };
+    bookmark.note(elsewhere.dot(1), Timestamp::from_ms(now.wall_ms));
+    let mut ask = |ticket, at: Now| {
+        let request = Request::AwaitCovered { bookmark: bookmark.clone(), patience_ms: 1000 };
+        replica.handle(Input::Request { ticket, request }, at).expect("memory does not fail");
+        replica.commit(at).expect("memory does not fail");
+        let mut replies = BTreeMap::new();
+        while let Some(output) = replica.poll_output() {
+            if let Output::Reply { ticket, reply } = output {
+                replies.insert(ticket, reply);
+            }
+        }
+        replies
+    };
+    assert!(ask(1, now).is_empty() && ask(2, now).is_empty(), "they wait");
+    assert!(matches!(ask(3, now).get(&3), Some(Reply::Refused(Refusal::Overloaded))));
+    let later = Now { mono: Mono::from_ms(1000), wall_ms: now.wall_ms + 1000 };
+    let replies = ask(4, later);
+    assert!([1, 2].iter().all(|ticket| matches!(replies.get(ticket), Some(Reply::TimedOut(_)))), "{replies:?}");
+    assert!(ask(5, later).is_empty(), "there is room again");
+}

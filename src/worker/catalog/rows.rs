@@ -200,3 +200,33 @@ impl VersionRow {
         if self.is_module_syntax { Syntax::Modules } else { Syntax::ServiceWorker }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever a member writes there: a row, or none.
+        #[test]
+        fn any_bytes_are_a_row_or_none(mut bytes in prop::collection::vec(any::<u8>(), 0..300), is_ours in any::<bool>()) {
+            if let Some(version) = bytes.first_mut().filter(|_| is_ours) {
+                *version = ROW_VERSION;
+            }
+            let read = [
+                decode::<Head>(&bytes).is_some(),
+                decode::<Ended>(&bytes).is_some(),
+                decode::<DeploymentRow>(&bytes).is_some(),
+                decode::<VersionRow>(&bytes).is_some(),
+                decode::<PlaceRow>(&bytes).is_some(),
+                decode::<CronsRow>(&bytes).is_some(),
+                decode::<SettingsRow>(&bytes).is_some(),
+                decode::<RouteRow>(&bytes).is_some(),
+                decode::<SubdomainRow>(&bytes).is_some(),
+                decode::<UseRow>(&bytes).is_some(),
+            ];
+            prop_assert!(bytes.first() == Some(&ROW_VERSION) || !read.contains(&true));
+        }
+    }
+}
