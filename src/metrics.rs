@@ -129,10 +129,13 @@ metrics! {
         "Scripts that are deployed.";
     WORKER_PROCESSES = Gauge "starling_worker_processes" []
         "Processes that run scripts.";
+    WORKER_RUNTIMES = Gauge "starling_worker_runtimes" []
+        "Runtimes of scripts within the node.";
     WORKER_MEMORY = Gauge "starling_worker_memory_bytes" []
-        "Memory of those processes that is in RAM.";
-    WORKER_PROCESSES_ENDED = Counter "starling_worker_processes_ended_total" ["why"]
-        "Processes that ran scripts and ended before their time, to be replaced: cpu, memory, crash, killed.";
+        "Memory of those processes that is in RAM, or of those runtimes.";
+    WORKER_ENDED = Counter "starling_worker_ended_total" ["why"]
+        "Processes or runtimes of scripts that ended before their time, to be replaced: cpu, memory, crash, killed, \
+         evicted (others needed the memory).";
 
     FSYNC = Histogram "starling_fsync_duration_seconds" []
         "Journal writes that waited for the disk.";

@@ -137,10 +137,11 @@ impl Operator {
             status["workers"] = json!({
                 "scripts": engine.scripts,
                 "processes": engine.processes,
+                "runtimes": engine.runtimes,
                 "memory_bytes": engine.memory_bytes,
                 "answered": answered,
                 "failed": failed,
-                "processes_ended": engine.ended,
+                "ended": engine.ended,
             });
         }
         if let Some(why) = desk.handle.failure() {

@@ -53,6 +53,9 @@ export default {
       case "GET /": {
         const token = tokenOf(request);
         const name = token ? await env.KV.get(await sessionKey(token)) : null;
+        if (request.headers.get("accept")?.includes("text/html")) {
+          return new Response(PAGE, { headers: { "content-type": "text/html; charset=utf-8" } });
+        }
         if (name === null) return new Response("Log in first: POST /login.\n", { status: 401, headers: { "www-authenticate": "Bearer" } });
         return Response.json({ name, pop: request.cf?.colo });
       }
@@ -61,3 +64,21 @@ export default {
     }
   },
 };
+
+const PAGE = `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Logins</title><style>body{font:16px/1.5 system-ui;max-width:32rem;margin:10vh auto;padding:0 1rem}input,button{font:inherit}</style>
+<h1>Logins</h1><form><input name="name" placeholder="name" required> <input name="password" type="password" placeholder="password" required>
+<p><button value="register">Register</button> <button value="login">Log in</button> <button value="logout" formnovalidate>Log out</button></p></form>
+<pre></pre><script>
+  const show = (text) => { document.querySelector("pre").textContent = text; };
+  const who = async () => { show(await (await fetch("/", { headers: { accept: "application/json" } })).text()); };
+  document.forms[0].onsubmit = async (event) => {
+    event.preventDefault();
+    const body = JSON.stringify(Object.fromEntries(new FormData(event.target)));
+    const answer = await fetch("/" + event.submitter.value, { method: "POST", body });
+    if (!answer.ok || event.submitter.value === "register") show(await answer.text());
+    else await who();
+  };
+  who();
+</script></html>
+`;

@@ -183,11 +183,11 @@ impl WeakFront {
     /// What runs here.
     fn usage(&self) -> EngineUsage {
         let Some(front) = self.0.upgrade().map(Front) else { return EngineUsage::default() };
-        let Vitals { processes, memory_bytes, ended } = match front.runtime() {
+        let Vitals { processes, runtimes, memory_bytes, ended } = match front.runtime() {
             Runtime::Ready(engine) => engine.vitals(),
             Runtime::Missing(_) => Vitals::default(),
         };
-        EngineUsage { scripts: front.routes().all().len(), processes, memory_bytes, ended }
+        EngineUsage { scripts: front.routes().all().len(), processes, runtimes, memory_bytes, ended }
     }
 
     /// There is none yet, for that reason.

@@ -7,7 +7,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use super::{
-    Histogram, Page, WORKER_DURATION, WORKER_MEMORY, WORKER_PROCESSES, WORKER_PROCESSES_ENDED, WORKER_REQUESTS,
+    Histogram, Page, WORKER_DURATION, WORKER_ENDED, WORKER_MEMORY, WORKER_PROCESSES, WORKER_REQUESTS, WORKER_RUNTIMES,
     WORKER_SCRIPTS, WORKER_TIMERS,
 };
 
@@ -27,9 +27,11 @@ pub struct EngineUsage {
     pub scripts: usize,
     /// Processes that run.
     pub processes: usize,
-    /// Memory that they have, in bytes.
+    /// Runtimes within the node.
+    pub runtimes: usize,
+    /// Memory that either have, in bytes.
     pub memory_bytes: u64,
-    /// Processes that ended before their time, by why.
+    /// Those that ended before their time, by why.
     pub ended: BTreeMap<&'static str, u64>,
 }
 
@@ -85,9 +87,10 @@ impl WorkerMetrics {
         let Some(engine) = self.engine() else { return };
         page.sample(&WORKER_SCRIPTS, &[], engine.scripts);
         page.sample(&WORKER_PROCESSES, &[], engine.processes);
+        page.sample(&WORKER_RUNTIMES, &[], engine.runtimes);
         page.sample(&WORKER_MEMORY, &[], engine.memory_bytes);
         for (why, count) in &engine.ended {
-            page.sample(&WORKER_PROCESSES_ENDED, &[why], *count);
+            page.sample(&WORKER_ENDED, &[why], *count);
         }
         for (script, outcomes) in &*self.requests.read().unwrap_or_else(PoisonError::into_inner) {
             for (outcome, count) in outcomes {
@@ -121,7 +124,7 @@ mod tests {
             "starling_worker_requests_total{script=\"(others)\",outcome=\"answered\"} 800",
             "starling_worker_requests_total{script=\"script-3\",outcome=\"exception\"} 1000",
             "starling_worker_request_duration_seconds_count 2000",
-            "starling_worker_processes_ended_total{why=\"cpu\"} 2",
+            "starling_worker_ended_total{why=\"cpu\"} 2",
             "starling_worker_scripts 1000",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");

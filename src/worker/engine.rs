@@ -62,7 +62,9 @@ pub trait Engine: Send + Sync + 'static {
 pub struct Vitals {
     /// Processes of its own.
     pub processes: usize,
-    /// Memory that they have, in bytes.
+    /// Runtimes within this process.
+    pub runtimes: usize,
+    /// Memory that either have, in bytes.
     pub memory_bytes: u64,
     /// How many have ended before their time, by why: a short list.
     pub ended: BTreeMap<&'static str, u64>,

@@ -6,8 +6,10 @@ import shutil
 import sys
 import tempfile
 
+import battery
 import binding
 import differential
+import examples
 import openapi
 import sdk_npm
 import sdk_pypi
@@ -18,7 +20,7 @@ from clients import workerd
 from flock import Flock, Node
 from report import Report
 
-SUITES = ["wrangler", "workers", "serving", "npm", "pypi", "workerd", "differential", "openapi"]
+SUITES = ["wrangler", "workers", "serving", "examples", "battery", "npm", "pypi", "workerd", "differential", "openapi"]
 
 
 def main():
@@ -45,6 +47,10 @@ def main():
             wrangler_workers.run(report, flock, home / "workers")
         if "serving" in suites:
             serving.run(report, options.binary, home, workerd())
+        if "examples" in suites:
+            examples.run(report, options.binary, home, workerd())
+        if "battery" in suites:
+            battery.run(report, options.binary, workerd())
         if "npm" in suites:
             sdk_npm.run(report, flock)
         if "pypi" in suites:

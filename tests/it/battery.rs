@@ -96,3 +96,24 @@ fn a_timer_is_told_what_workerd_tells_it() {
     let recorded: Map<String, Json> = serde_json::from_str(AS_WORKERD).expect("JSON");
     assert_eq!(Some(&told), recorded.get("timer"));
 }
+
+/// How many cases there are of each kind, and which of them fail.
+const WPT_EXPECTED: &str = include_str!("../wpt/expected.json");
+
+#[test]
+fn the_web_platform_tests_of_urls_hold_but_for_those_that_are_known() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start(&directory.path().join("node"), &[]);
+    let at = workers(&node).expect("an address");
+    let modules = [
+        ("wpt.mjs", CODE, include_str!("../wpt/wpt.mjs")),
+        ("urltestdata.json", "application/json", include_str!("../wpt/urltestdata.json")),
+        ("setters_tests.json", "application/json", include_str!("../wpt/setters_tests.json")),
+        ("urlpatterntestdata.json", "application/json", include_str!("../wpt/urlpatterntestdata.json")),
+    ];
+    let deployed = deploy(&node, "wpt", &modules, json!({}));
+    assert_eq!(deployed.status, 200, "{deployed:?}");
+    let told = ask(at, "wpt", "GET", "/", "", b"");
+    let expected: Json = serde_json::from_str(WPT_EXPECTED).expect("JSON");
+    assert!(told.json() == expected, "not as in tests/wpt/expected.json: {}", told.text());
+}

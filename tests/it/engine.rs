@@ -39,13 +39,24 @@ fn modules_of_all_kinds_and_what_only_workerd_runs() {
         assert_eq!(refused.status, 400, "{text}");
         assert!(text.contains(word) && text.contains("--worker-engine workerd") && text.contains("10021"), "{text}");
     }
+    // What can be told without running it is told whoever deploys it, and what was there before stays.
+    deploy_code(&node, "sound", "export default { fetch() { return new Response('sound') } }", json!({}));
+    for (code, reasons) in [
+        ("export default {\n  fetch( {\n}", &["Uncaught SyntaxError", "w.mjs:3"][..]),
+        ("import 'node:fs'; export default {}", &["--worker-engine workerd"]),
+        ("import './none.mjs'; export default {}", &["./none.mjs", "No such module"]),
+    ] {
+        let refused = deploy(&node, "sound", &[("w.mjs", CODE, code)], json!({}));
+        let text = refused.text();
+        assert!(refused.status == 400 && text.contains("10021"), "{text}");
+        assert!(reasons.iter().all(|reason| text.contains(reason)), "{text}");
+    }
+    assert_eq!(get(at, "sound", "/"), (200, "sound".into()));
     for (code, reason) in [
-        ("export default {", "w.mjs"),
-        ("import 'node:fs'; export default {}", "--worker-engine workerd"),
-        ("import './none.mjs'; export default {}", "No such module"),
         ("setTimeout(() => {}, 1); export default {}", "global scope"),
         ("for (;;);", "computed for more than"),
         ("await new Promise(() => {}); export default {}", "top-level await"),
+        ("undefined.x; export default {}", "w.mjs:1"),
     ] {
         deploy_code(&node, "broken", code, json!({}));
         let told = eventually("the script is loaded", || {

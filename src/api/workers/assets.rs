@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::{StreamExt, stream};
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use hyper::http::request::Parts;
@@ -24,6 +25,8 @@ use crate::worker::WorkerError;
 const MANIFEST_LEN_MAX: usize = 16 * 1024 * 1024;
 /// Largest portion of files, in bytes: 30 MiB of them, in base64, and what is around them.
 const PORTION_LEN_MAX: usize = 44 * 1024 * 1024;
+/// Files of a portion that are written at a time.
+const ADDED_MAX: usize = 16;
 /// Most files in a portion.
 const FILES_MAX: usize = 512;
 /// What stands for no content type, which forms can't leave out.
@@ -70,7 +73,9 @@ pub(crate) async fn upload(
     let boundary = multipart::boundary(&parts.headers)?;
     let boundary = boundary.ok_or_else(|| RequestError::Form("files come as multipart/form-data".into()))?;
     let too_large = RequestError::Form(format!("it has more than {PORTION_LEN_MAX} bytes"));
-    for part in multipart::parts(body, boundary, PORTION_LEN_MAX, FILES_MAX, too_large).await? {
+    let parts = multipart::parts(body, boundary, PORTION_LEN_MAX, FILES_MAX, too_large).await?;
+    let workers = &workers;
+    let add = |part: multipart::Part| async move {
         let hash = read_hash(&part.name).ok_or_else(|| WorkerError::StrangeAsset(part.name.clone()))?;
         let content = match is_base64 {
             false => part.body,
@@ -81,6 +86,12 @@ pub(crate) async fn upload(
         };
         let content_type = part.content_type.filter(|content_type| content_type != NO_TYPE);
         workers.add_asset(account, token, hash, content, content_type).await?;
+        Ok::<_, RequestError>(())
+    };
+    // Together, as each waits for the disk.
+    let mut adding = stream::iter(parts).map(add).buffer_unordered(ADDED_MAX);
+    while let Some(added) = adding.next().await {
+        added?;
     }
     let missing = workers.missing_assets(account, token).await?;
     let (status, answer) = match missing {

@@ -57,17 +57,19 @@ fn facts(status: &Value, now_ms: u64) -> Vec<(&'static str, String)> {
 fn workers(workers: &Value) -> Option<String> {
     let scripts = number(workers, "scripts")?;
     let mut text = format!("{} {}", grouped(scripts), if scripts == 1 { "script" } else { "scripts" });
-    if let (Some(processes @ 1..), Some(memory)) = (number(workers, "processes"), number(workers, "memory_bytes")) {
-        let noun = if processes == 1 { "process" } else { "processes" };
-        // Writing to a String can't fail.
-        let _ = write!(text, " in {} {noun} with {}", grouped(processes), bytes(memory));
+    for (name, one, many) in [("processes", "process", "processes"), ("runtimes", "runtime", "runtimes")] {
+        if let (Some(count @ 1..), Some(memory)) = (number(workers, name), number(workers, "memory_bytes")) {
+            let noun = if count == 1 { one } else { many };
+            // Writing to a String can't fail.
+            let _ = write!(text, " in {} {noun} with {}", grouped(count), bytes(memory));
+        }
     }
     if let (Some(answered), Some(failed)) = (number(workers, "answered"), number(workers, "failed")) {
         let _ = write!(text, "; {} requests answered, {} failed", grouped(answered), grouped(failed));
     }
-    let ended: u64 = workers.get("processes_ended")?.as_object()?.values().filter_map(Value::as_u64).sum();
+    let ended: u64 = workers.get("ended")?.as_object()?.values().filter_map(Value::as_u64).sum();
     if ended > 0 {
-        let _ = write!(text, "; {} processes ended before their time", grouped(ended));
+        let _ = write!(text, "; {} ended before their time", grouped(ended));
     }
     Some(text)
 }
@@ -239,7 +241,7 @@ mod tests {
             ],
             "digest": "c0ffee", "entries": 1_234_567, "watermark_ms": NOW_MS - 1_500, "disk_bytes": 5_767_168,
             "workers": { "scripts": 12, "processes": 2, "memory_bytes": 190_000_000, "answered": 4_321, "failed": 2,
-                         "processes_ended": { "cpu": 1, "crash": 2 } },
+                         "ended": { "cpu": 1, "crash": 2 } },
             "clock_offset_ms": -3, "counters": { "records_applied": 42_000, "bad_frames": 0 },
             "alarms": ["clock 260 ms off"],
         })
@@ -261,8 +263,8 @@ mod tests {
                 "  up          3h 12m",
                 "  entries     1,234,567",
                 "  disk        5.5 MiB",
-                "  workers     12 scripts in 2 processes with 181.2 MiB; 4,321 requests answered, 2 failed; 3 processes \
-                 ended before their time",
+                "  workers     12 scripts in 2 processes with 181.2 MiB; 4,321 requests answered, 2 failed; 3 ended \
+                 before their time",
                 "  watermark   all writes older than 1.5 s are here",
                 "  clock       -3 ms from the peers' median",
                 "  ALARM clock 260 ms off",

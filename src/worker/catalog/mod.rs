@@ -40,7 +40,7 @@ pub use sessions::{AssetConfig, NewAssets, Wanted};
 pub use settings::{Cron, Place};
 pub use versions::{ModuleInfo, SettingsChange, Upload, Version};
 
-use super::{Module, Tails};
+use super::{Module, Syntax, Tails};
 use id::Life;
 use rows::{decode, encode};
 
@@ -63,12 +63,12 @@ struct Inner {
 }
 
 /// Says why the engine of this node can't run a script of these modules, if it can't.
-pub type Unfit = fn(&[Module]) -> Option<String>;
+pub type Unfit = fn(&[Module], Syntax) -> Option<String>;
 
 impl Workers {
     /// The catalog of the node behind `kv`.
     pub fn new(kv: Kv) -> Self {
-        Self::for_engine(kv, |_| None)
+        Self::for_engine(kv, |_, _| None)
     }
 
     /// A catalog that takes no scripts which the node's engine can't run.

@@ -167,7 +167,10 @@ impl Workers {
         upload: Upload,
     ) -> Result<(Script, Version), WorkerError> {
         check(&upload)?;
-        if let Some(why) = (self.inner.unfit)(&upload.modules) {
+        let (unfit, syntax, modules) = (self.inner.unfit, upload.syntax, upload.modules.clone());
+        // It compiles them, which takes a while if there are many.
+        let why = tokio::task::spawn_blocking(move || unfit(&modules, syntax)).await;
+        if let Some(why) = why.map_err(|error| WorkerError::Unfit(error.to_string()))? {
             return Err(WorkerError::Unfit(why));
         }
         let session = match &upload.assets {

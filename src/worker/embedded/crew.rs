@@ -175,3 +175,44 @@ impl Crew {
         self.wake.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    struct Panics(mpsc::Sender<&'static str>);
+
+    impl Turn for Panics {
+        fn turn(self: Arc<Self>) -> bool {
+            panic!("on purpose")
+        }
+        fn broke(&self) {
+            self.0.send("broke").expect("someone listens");
+        }
+    }
+
+    struct Works(mpsc::Sender<&'static str>);
+
+    impl Turn for Works {
+        fn turn(self: Arc<Self>) -> bool {
+            self.0.send("worked").expect("someone listens");
+            false
+        }
+        fn broke(&self) {}
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_turn_and_no_thread() {
+        let crew = Crew::start(1).expect("a thread");
+        let (told, heard) = mpsc::channel();
+        for _ in 0..3 {
+            crew.run(Arc::new(Panics(told.clone())));
+            crew.run(Arc::new(Works(told.clone())));
+        }
+        let all: Vec<_> = (0..6).map(|_| heard.recv_timeout(Duration::from_secs(30)).expect("a turn")).collect();
+        assert_eq!(all, ["broke", "worked", "broke", "worked", "broke", "worked"]);
+        crew.end();
+    }
+}

@@ -23,7 +23,7 @@ use crate::worker::{Binding, Program, ScriptId, Syntax};
 /// Most memory of a script, in bytes.
 pub(super) const HEAP_LEN_MAX: usize = 128 * 1024 * 1024;
 /// Most stack of a script, in bytes.
-const STACK_LEN_MAX: usize = 1024 * 1024;
+pub(super) const STACK_LEN_MAX: usize = 1024 * 1024;
 /// When garbage is looked for first, in bytes.
 const GC_THRESHOLD: usize = 1024 * 1024;
 /// Longest that a request may compute in all, unless the script's owner has set a limit.
@@ -64,6 +64,8 @@ pub(super) enum Asked {
 pub(super) enum Offence {
     Cpu,
     Memory,
+    /// The engine itself has failed over it.
+    Crash,
 }
 
 /// One script in its runtime.
@@ -80,8 +82,11 @@ pub(super) struct Isolate {
     pending: AtomicUsize,
     /// Whether it gets no more requests.
     is_retired: AtomicBool,
+    /// Whether it was ended before its time.
+    is_stopped: AtomicBool,
     refused: Mutex<Option<String>>,
     offence: Mutex<Option<Offence>>,
+    has_offended: AtomicBool,
     is_suspect: AtomicBool,
     computing: Mutex<Option<(Instant, Pid)>>,
     used: Mutex<Instant>,
@@ -141,8 +146,10 @@ impl Isolate {
             last_visit: AtomicU32::new(0),
             pending: AtomicUsize::new(0),
             is_retired: AtomicBool::new(false),
+            is_stopped: AtomicBool::new(false),
             refused: Mutex::default(),
             offence: Mutex::default(),
+            has_offended: AtomicBool::new(false),
             is_suspect: AtomicBool::new(false),
             computing: Mutex::default(),
             used: Mutex::new(Instant::now()),
@@ -224,7 +231,7 @@ impl Isolate {
         locked(&self.refused).clone()
     }
 
-    /// What it has done, once for each time.
+    /// What it has done, told once.
     pub(super) fn take_offence(&self) -> Option<Offence> {
         locked(&self.offence).take()
     }
@@ -257,7 +264,7 @@ impl Isolate {
 
     /// Loads the script, if that was not done yet.
     fn load<'a>(&self, vm: &'a mut Option<Vm>) -> Option<&'a Vm> {
-        if vm.is_none() && locked(&self.refused).is_none() {
+        if vm.is_none() && locked(&self.refused).is_none() && !self.is_stopped.load(Ordering::Acquire) {
             match Vm::start(self) {
                 Ok(started) => *vm = Some(started),
                 Err(reason) => {
@@ -278,7 +285,7 @@ impl Isolate {
             visit.waiting.fetch_sub(1, Ordering::AcqRel);
         }
         let Some(running) = self.load(vm) else {
-            visit.fail(EngineError::Refused(self.refused().unwrap_or_default()));
+            visit.fail(self.refused().map_or(EngineError::Lost, EngineError::Refused));
             return self.close(&visit);
         };
         let limit = self.program.cpu_ms.map_or(CPU_MAX, |ms| Duration::from_millis(u64::from(ms).max(1)));
@@ -307,12 +314,14 @@ impl Isolate {
         }
         if let Some(offence) = broken {
             let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            // First: whoever asks again once it is told gets another runtime.
+            self.offend(offence);
             visit.fail(match offence {
                 Offence::Cpu => EngineError::Cpu { limit_ms },
                 Offence::Memory => EngineError::Memory,
+                Offence::Crash => EngineError::Lost,
             });
             self.close(&visit);
-            self.offend(offence);
             // What others wait for may go on, for a moment.
             running.meter.begin(REST_CPU_MAX);
             running.run_jobs();
@@ -332,11 +341,11 @@ impl Isolate {
     /// It has stood still for longer than its limit allows, where the interpreter can't be interrupted.
     pub(super) fn stand_still(&self) {
         let limit_ms = self.program.cpu_ms.map_or(CPU_MAX.as_millis() as u64, u64::from);
+        self.offend(Offence::Cpu);
         for visit in self.visits() {
             visit.fail(EngineError::Cpu { limit_ms });
             self.close(&visit);
         }
-        self.offend(Offence::Cpu);
     }
 
     /// An error that says nothing: it may stand for a want of memory.
@@ -348,9 +357,12 @@ impl Isolate {
         self.is_suspect.load(Ordering::Relaxed)
     }
 
+    /// It has gone too far. Once is enough for a runtime: the script gets another one.
     pub(super) fn offend(&self, offence: Offence) {
-        tracing::warn!(script = self.program.script, ?offence, "a script exceeded a limit");
-        *locked(&self.offence) = Some(offence);
+        if !self.has_offended.swap(true, Ordering::AcqRel) {
+            tracing::warn!(script = self.program.script, ?offence, "a script exceeded a limit");
+            *locked(&self.offence) = Some(offence);
+        }
         self.retire();
     }
 
@@ -361,8 +373,8 @@ impl Isolate {
             visit.fail(why.clone());
             self.close(&visit);
         }
+        self.is_stopped.store(true, Ordering::Release);
         *vm = None;
-        locked(&self.refused).get_or_insert_with(|| "it was stopped".into());
     }
 
     /// A script that waits for nothing will never answer.
@@ -407,6 +419,7 @@ impl Turn for Isolate {
 
     fn broke(&self) {
         tracing::error!(script = self.program.script, "the engine failed while it ran a script; this is a bug");
+        self.offend(Offence::Crash);
         self.give_up(&mut locked(&self.vm), &EngineError::Lost);
         locked(&self.inbox).events.clear();
         locked(&self.inbox).is_queued = false;
@@ -428,7 +441,7 @@ impl Vm {
         runtime.set_memory_limit(HEAP_LEN_MAX);
         runtime.set_max_stack_size(STACK_LEN_MAX);
         runtime.set_gc_threshold(GC_THRESHOLD);
-        modules::install(&runtime, &isolate.program)?;
+        modules::install(&runtime, &isolate.program.modules)?;
         let meter = Arc::new(Meter::default());
         let (watched, crew) = (Arc::clone(&meter), Arc::clone(&isolate.ground.crew));
         runtime.set_interrupt_handler(Some(Box::new(move || {

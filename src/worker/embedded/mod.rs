@@ -5,6 +5,7 @@
 //! Its platform is JavaScript (`prelude`) on functions of the node (`host`). Knows nothing of routes, hosts or
 //! replication.
 
+mod check;
 mod crew;
 mod host;
 mod isolate;
@@ -12,6 +13,8 @@ mod modules;
 mod outbound;
 mod rewriter;
 mod shelf;
+#[cfg(test)]
+mod tests;
 mod visit;
 
 use std::future::Future;
@@ -29,11 +32,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::cache::Cache;
-use super::engine::{Engine, EngineError, Running, Streamed};
+use super::engine::{Engine, EngineError, Running, Streamed, Vitals};
 use super::hops::hops;
 use super::static_files::Files;
-use super::{Module, ModuleKind, Program, ScriptId, Tails};
+use super::{Program, ScriptId, Tails};
 use crate::kv::Kv;
+pub use check::unfit;
 use crew::Crew;
 use isolate::{Asked, Isolate};
 use outbound::Outbound;
@@ -161,19 +165,6 @@ impl Embedded {
 /// Carries `request.cf` from the front, as JSON.
 const CF_HEADER: &str = "x-starling-cf";
 
-/// Why this engine can't run a script of these modules, whatever their code does: the way out is named.
-pub fn unfit(modules: &[Module]) -> Option<String> {
-    let odd = modules.iter().find(|module| matches!(module.kind, ModuleKind::Wasm | ModuleKind::CommonJs))?;
-    let what = match odd.kind {
-        ModuleKind::Wasm => "WebAssembly module",
-        _ => "CommonJS module",
-    };
-    Some(format!(
-        "The embedded engine of this node runs no {what}s like {:?}: start the nodes with --worker-engine workerd.",
-        odd.name
-    ))
-}
-
 impl Engine for Embedded {
     fn prepare(&self, programs: Vec<Arc<Program>>) {
         for isolate in self.shelf.prepare(programs) {
@@ -193,6 +184,10 @@ impl Engine for Embedded {
         let event = move || json!({ "cron": cron, "scheduledTime": due_ms });
         let asked = move |_: &Visit| Asked::Scheduled { cron: cron.to_owned(), due_ms };
         Box::pin(async move { self.have(program, 0, event, TIMER_PATIENCE, asked).await.map(drop) })
+    }
+
+    fn vitals(&self) -> Vitals {
+        self.shelf.vitals()
     }
 
     fn stop(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

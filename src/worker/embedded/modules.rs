@@ -9,7 +9,7 @@ use rquickjs::loader::{ImportAttributes, Loader, Resolver};
 use rquickjs::module::{Declared, WriteOptions};
 use rquickjs::{ArrayBuffer, Context, Ctx, Error, Module, Result, Runtime};
 
-use crate::worker::{ModuleKind, Program};
+use crate::worker::ModuleKind;
 
 /// What the prelude's modules are called, and what no script may import.
 const OWN: &str = "starling:";
@@ -81,14 +81,17 @@ impl Loader for Sources {
 }
 
 /// Has a runtime find the prelude and a script's files.
-pub(super) fn install(runtime: &Runtime, script: &Arc<Program>) -> std::result::Result<(), String> {
-    let prelude = compiled()?;
-    runtime.set_loader(Names { script: Some(Arc::clone(script)) }, Files { prelude, script: Arc::clone(script) });
+pub(super) fn install(runtime: &Runtime, script: &[crate::worker::Module]) -> std::result::Result<(), String> {
+    let (prelude, script): (_, Script) = (compiled()?, script.into());
+    runtime.set_loader(Names { script: Some(Arc::clone(&script)) }, Files { prelude, script });
     Ok(())
 }
 
+/// The files of a script.
+type Script = Arc<[crate::worker::Module]>;
+
 struct Names {
-    script: Option<Arc<Program>>,
+    script: Option<Script>,
 }
 
 impl Resolver for Names {
@@ -106,7 +109,7 @@ impl Resolver for Names {
         }
         let Some(script) = &self.script else { return refuse("there is no such module of the prelude") };
         let path = join(base, name);
-        let has = |path: &str| script.modules.iter().any(|module| module.name == path);
+        let has = |path: &str| script.iter().any(|module| module.name == path);
         match [&*path, name].into_iter().find(|path| has(path)) {
             Some(path) => Ok(path.to_owned()),
             None if name.starts_with("node:") || name.starts_with("cloudflare:") => {
@@ -135,7 +138,7 @@ fn join(base: &str, name: &str) -> String {
 
 struct Files {
     prelude: Bundle<Compiled>,
-    script: Arc<Program>,
+    script: Script,
 }
 
 impl Loader for Files {
@@ -148,7 +151,7 @@ impl Loader for Files {
         if name.starts_with(OWN) || name == WORKERS {
             return self.prelude.load(ctx, name, kind);
         }
-        let found = self.script.modules.iter().find(|module| module.name == name);
+        let found = self.script.iter().find(|module| module.name == name);
         let module = found.ok_or_else(|| Error::new_loading(name))?;
         let text = || String::from_utf8_lossy(&module.body).into_owned();
         let content = match module.kind {

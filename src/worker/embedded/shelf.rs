@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::crew::Crew;
-use super::isolate::Isolate;
+use super::isolate::{Isolate, Offence};
 use super::{Ground, SWEEP_EVERY};
 use crate::worker::Program;
-use crate::worker::engine::EngineError;
+use crate::worker::engine::{EngineError, Vitals};
 
 /// All heaps together, in bytes: beyond it, the script that was asked longest ago loses its runtime.
-const HEAPS_LEN_MAX: usize = 512 * 1024 * 1024;
+pub(super) const HEAPS_LEN_MAX: usize = 512 * 1024 * 1024;
 /// Runtimes that are kept.
 const ISOLATES_MAX: usize = 1_000;
 /// A script that goes too far rests: this long the first time, twice as long each further time, up to a minute.
@@ -38,7 +38,11 @@ const HEAP_LEN_GUESS: usize = 512 * 1024;
 
 /// All scripts that may be asked for.
 #[derive(Default)]
-pub(super) struct Shelf(Mutex<BTreeMap<String, Place>>);
+pub(super) struct Shelf {
+    places: Mutex<BTreeMap<String, Place>>,
+    /// Runtimes that ended before their time, by why.
+    ended: Mutex<BTreeMap<&'static str, u64>>,
+}
 
 struct Place {
     program: Arc<Program>,
@@ -52,7 +56,7 @@ struct Place {
 
 impl Shelf {
     fn places(&self) -> MutexGuard<'_, BTreeMap<String, Place>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on these programs and no others.
@@ -85,7 +89,7 @@ impl Shelf {
     pub(super) fn isolate(&self, version: &str, ground: &Arc<Ground>) -> Result<Arc<Isolate>, EngineError> {
         let mut places = self.places();
         let place = places.get_mut(version).ok_or(EngineError::Unknown)?;
-        place.look();
+        self.look(place);
         place.stand_in();
         if let Some(until) = place.resting {
             let left = until.saturating_duration_since(Instant::now());
@@ -99,6 +103,29 @@ impl Shelf {
         }
         let isolate = place.isolate.get_or_insert_with(|| Isolate::new(Arc::clone(&place.program), Arc::clone(ground)));
         Ok(Arc::clone(isolate))
+    }
+
+    fn count(&self, why: &'static str) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner).entry(why).or_default() += 1;
+    }
+
+    /// A runtime that gets no more requests makes room for a fresh one, and what it did is counted.
+    fn look(&self, place: &mut Place) {
+        for offence in place.look() {
+            self.count(match offence {
+                Offence::Cpu => "cpu",
+                Offence::Memory => "memory",
+                Offence::Crash => "crash",
+            });
+        }
+    }
+
+    /// How runtimes are, as of the last sweep.
+    pub(super) fn vitals(&self) -> Vitals {
+        let isolates = self.isolates();
+        let memory = isolates.iter().map(|isolate| isolate.heap_len() as u64).sum();
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Vitals { runtimes: isolates.len(), memory_bytes: memory, ended, ..Vitals::default() }
     }
 
     pub(super) fn isolates(&self) -> Vec<Arc<Isolate>> {
@@ -129,7 +156,7 @@ impl Shelf {
         let mut held = 0;
         let mut idle = Vec::new();
         for (version, place) in places.iter_mut() {
-            place.look();
+            self.look(place);
             place.leaving.retain(|isolate| isolate.is_busy());
             if let Some(isolate) = &place.isolate {
                 let len = isolate.heap_len().max(HEAP_LEN_GUESS);
@@ -151,6 +178,7 @@ impl Shelf {
                     "a script's runtime is taken away until it is asked again"
                 );
                 place.isolate = None;
+                self.count("evicted");
                 (held, count) = (held - len, count - 1);
             }
         }
@@ -158,23 +186,23 @@ impl Shelf {
 }
 
 impl Place {
-    /// A runtime that gets no more requests makes room for a fresh one, and what it did is counted.
-    fn look(&mut self) {
+    fn look(&mut self) -> Vec<Offence> {
         if self.last_offence.is_some_and(|at| at.elapsed() > FORGIVEN_AFTER) {
             (self.offences, self.last_offence) = (0, None);
         }
         let all = self.isolate.iter().chain(&self.leaving);
-        let further = all.filter(|isolate| isolate.take_offence().is_some()).count();
+        let offences: Vec<Offence> = all.filter_map(|isolate| isolate.take_offence()).collect();
         self.leaving.extend(self.isolate.take_if(|isolate| !isolate.is_open() && isolate.refused().is_none()));
-        if further == 0 {
-            return;
+        if offences.is_empty() {
+            return offences;
         }
-        self.offences += u32::try_from(further).unwrap_or(u32::MAX);
+        self.offences += u32::try_from(offences.len()).unwrap_or(u32::MAX);
         self.last_offence = Some(Instant::now());
         if let Some(further) = self.offences.checked_sub(OFFENCES_FREE) {
             let rest = REST_MIN * 2_u32.saturating_pow(further.min(10));
             self.resting = Some(Instant::now() + rest.min(REST_MAX));
         }
+        offences
     }
 
     /// While the script computes for one request, another runtime of it takes the next ones.

@@ -28,6 +28,6 @@ impl Ends {
         let memory = hosts.filter_map(|host| Some(host.process.usage()?.1));
         let (processes, memory_bytes) = memory.fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes));
         let ended = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Vitals { processes, memory_bytes, ended }
+        Vitals { processes, memory_bytes, ended, ..Vitals::default() }
     }
 }
