@@ -4,6 +4,7 @@
 //! Knows nothing of what the rows mean to the protocol, nor when to commit.
 mod dump;
 mod journal;
+mod manifest;
 mod open;
 mod reader;
 mod rows;

@@ -11,6 +11,7 @@ use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, KeyspaceCreateOptions, KvSeparationOptions, LsmError};
 
 use super::journal;
+use super::manifest;
 use super::rows::{self, FORMAT, Tag};
 use super::tables::Tables;
 
@@ -91,6 +92,9 @@ pub enum OpenError {
 pub(super) fn open(path: &Path) -> Result<Tables, OpenError> {
     let io_error = |error| OpenError::Io { path: path.into(), error };
     let is_new = create_directory(path).and_then(|()| begin(path)).map_err(io_error)?;
+    if let Some(list) = manifest::find_damaged(path).map_err(io_error)? {
+        return Err(corrupt(path, format!("{} is not what was written", list.display())));
+    }
     // The database trusts its own files: some damage makes it panic rather than return an error.
     let tables = quietly(|| open_tables(path)).unwrap_or_else(|| Err(corrupt(path, "its files can't be read")))?;
     if is_new {

@@ -11,7 +11,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::flock::{Client, Node, PATIENCE, agree, connected, starling};
+use serde_json::Value as Json;
+
+use crate::flock::{Client, Node, PATIENCE, agree, connected, eventually, run, starling};
 
 /// Values in their records, and large ones: enough for the store to have tables of every kind.
 const SMALL: u64 = 300;
@@ -187,10 +189,38 @@ fn a_flipped_byte_in_any_file_is_mended_or_named_and_never_served() {
         fs::write(&key, &good_key).expect("writes");
     }
     println!("{served} served, {refused} refused");
+    a_chunk_that_nobody_reads_is_found_by_looking(&mut b, &all);
     assert!(served > 0 && refused > 0);
     for (number, expected) in expected.iter().enumerate() {
         assert!(a.get(&namespace, &number.to_string()).as_ref() == Some(expected), "key {number} at the other node");
     }
     let alarms = a.status()["alarms"].to_string();
     assert!(!alarms.contains("rules"), "{alarms}");
+}
+
+/// Flips a byte within a large value, and has `starling verify` find and mend it.
+fn a_chunk_that_nobody_reads_is_found_by_looking(node: &mut Node, files: &[PathBuf]) {
+    let file = files.iter().find(|file| file.to_string_lossy().contains("/blobs/")).expect("a file of chunks");
+    let mut bytes = fs::read(file).expect("reads");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(file, bytes).expect("writes");
+    let verify = |node: &Node, flags: &[&str]| {
+        let (code, out, err) = run(starling().arg("verify").args(flags).arg("--json").arg("--data").arg(&node.data));
+        let said: Json = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {code} {out}{err}"));
+        (code, said)
+    };
+    let (code, said) = verify(node, &["--offline"]);
+    assert!(code == 1 && said["damaged"] == 1 && said["examples"][0].to_string().contains("Chunk"), "{code} {said}");
+    assert_eq!(start(node), None, "it starts all the same");
+    let verified = |flags: &[&str]| {
+        let (code, said) = verify(node, flags);
+        let count = |name: &str| said["checked"][name].as_u64().expect("a number");
+        (code, count("damaged"), count("repaired"))
+    };
+    eventually("a peer to compare with", || (node.ask("GET", "/readyz", "").status == 200).then_some(()));
+    assert_eq!(verified(&[]), (1, 1, 0));
+    assert_eq!(verified(&["--repair"]), (0, 1, 1));
+    assert_eq!(verified(&[]), (0, 0, 0), "it is mended for good");
+    node.stop();
 }

@@ -223,6 +223,46 @@ fn damaged_files_are_errors_and_never_panics() {
     }
 }
 
+/// The database opens most of these as if nothing were: with tables left out, or in an older state.
+#[test]
+fn a_list_of_tables_that_was_changed_anywhere_is_refused() {
+    let directory = directory();
+    {
+        let mut store = open(&directory);
+        for seq in 1..50_u64 {
+            let key = key(1, &seq.to_be_bytes());
+            store.put(&key, &inline(&key, origin(1).dot(seq), b"value"), None);
+        }
+        store.commit(true).expect("commits");
+    }
+    drop(open(&directory));
+    let mut lists = 0;
+    for keyspace in std::fs::read_dir(directory.path().join("keyspaces")).expect("reads") {
+        let keyspace = keyspace.expect("reads").path();
+        let current = std::fs::read(keyspace.join("current")).expect("reads");
+        let list = format!("v{}", u64::from_le_bytes(current[..8].try_into().expect("a number")));
+        for file in ["current", &list] {
+            let path = keyspace.join(file);
+            let good = std::fs::read(&path).expect("reads");
+            for at in (0..good.len()).step_by(good.len().div_ceil(40)) {
+                let mut bad = good.clone();
+                bad[at] ^= 1;
+                std::fs::write(&path, &bad).expect("writes");
+                let refused = FjallStore::open(directory.path()).err();
+                assert!(
+                    matches!(refused, Some(OpenError::Corrupt { .. })),
+                    "{}, byte {at}: {refused:?}",
+                    path.display()
+                );
+            }
+            std::fs::write(&path, good).expect("writes");
+            lists += 1;
+        }
+    }
+    assert_eq!(lists, 10, "four keyspaces of ours and one of the database's, two files each");
+    assert!(open(&directory).get(&key(1, &7_u64.to_be_bytes())).expect("reads").is_some());
+}
+
 /// Overwrites one page in the middle of a value of commit `torn` of three, in a journal laid out as after a crash.
 fn reopen_with_a_torn_page(torn: u64) -> Result<FjallStore, OpenError> {
     let directory = directory();
