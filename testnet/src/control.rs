@@ -239,7 +239,7 @@ pub async fn perform(world: &Arc<World>, act: &Act) -> Result<String, String> {
             world.remove(&node).await?;
             Ok(format!("{} is off the cluster", node.name))
         }
-        Act::Down => Ok("the testnet ends".into()),
+        Act::Down => Ok("the testnet has ended".into()),
     }
 }
 

@@ -337,14 +337,22 @@ impl Node {
         sample::copy(&self.data(), &copy).map_err(failed)
     }
 
-    /// Puts that copy back.
+    /// Whether there is a copy.
+    pub(crate) fn has_copy(&self) -> bool {
+        self.directory.join("copy").is_dir()
+    }
+
+    /// Puts that copy back; another disk, for all that anyone may expect of it.
     pub(crate) fn put_copy_back(&self) -> Result<(), String> {
-        let copy = self.directory.join("copy");
-        if !copy.is_dir() {
-            return Err(format!("there is no copy of {}'s directory", self.name));
-        }
-        let failed = |error: io::Error| format!("{}: {error}", self.name);
+        self.roll_back()?;
         self.life().disk += 1;
+        Ok(())
+    }
+
+    /// Puts that copy back as if nothing had happened.
+    pub(crate) fn roll_back(&self) -> Result<(), String> {
+        let copy = self.directory.join("copy");
+        let failed = |error: io::Error| format!("{}: {error}", self.name);
         fs::remove_dir_all(self.data()).or_else(gone).map_err(failed)?;
         sample::copy(&copy, &self.data()).map_err(failed)
     }

@@ -297,6 +297,9 @@ impl World {
     /// Kills a node and puts the copy of its directory back.
     pub async fn restore(&self, node: &Node) -> Result<(), String> {
         let _busy = node.busy.lock().await;
+        if !node.has_copy() {
+            return Err(format!("there is no copy of {}'s directory; `copy {}` takes one", node.name, node.name));
+        }
         node.kill();
         node.put_copy_back()?;
         node.start(&self.settings.launcher, &self.nursery, None).await

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::Method;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value as Json, json};
 
 use super::history::{Answer, Disk, Op, What};
+use super::lie::Liar;
 use crate::api::{self, Api, escaped};
 use crate::emulator::queue::Stopwatch;
 use crate::node::Node;
@@ -22,8 +24,9 @@ use crate::world::World;
 
 /// A client gives up on an answer after this.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Nodes wait this long for bookmarks and acknowledgements.
-const WAIT: &str = "5";
+/// Nodes wait this long for bookmarks and acknowledgements. Not longer: a client that waits writes nothing, and what is
+/// written at a node that is cut off is what is worth watching.
+const WAIT: &str = "1";
 /// Between two requests.
 const PAUSES_MS: std::ops::Range<u64> = 20..160;
 /// Keys that everyone writes.
@@ -41,6 +44,7 @@ const LIVES_SECS: std::ops::Range<u64> = 65..90;
 pub struct Clients {
     world: Arc<World>,
     namespace: String,
+    liar: Option<Liar>,
     clock: Stopwatch,
     epoch_ms: u64,
     ops: Mutex<Vec<Op>>,
@@ -65,11 +69,12 @@ struct Client {
 }
 
 impl Clients {
-    /// Of a namespace, as a path below the account's namespaces; `epoch_ms` is now.
-    pub fn new(world: Arc<World>, namespace: String, clock: Stopwatch, epoch_ms: u64) -> Arc<Self> {
+    /// Of a namespace, as a path below the account's namespaces; `epoch_ms` is now. Perhaps someone lies to them.
+    pub fn new(world: Arc<World>, namespace: String, liar: Option<Liar>, clock: Stopwatch, epoch_ms: u64) -> Arc<Self> {
         Arc::new(Self {
             world,
             namespace,
+            liar,
             clock,
             epoch_ms,
             ops: Mutex::default(),
@@ -131,7 +136,7 @@ impl Clients {
         let (disk, clock_offset_ms) = ((node.number, node.disk()), node.clock_offset_ms());
         let began_us = self.clock.us();
         let (mut answer, mark) = match node.api() {
-            Some(api) => self.ask(&api, &what, disk, &disks, acks, bookmark).await,
+            Some(api) => self.ask(&api, &what, disk, &disks, [acks, bookmark]).await,
             None => (Answer::Refused(0), None),
         };
         if node.disk() != disk.1 || (node.clock_offset_ms() != clock_offset_ms && !what.is_write()) {
@@ -153,8 +158,7 @@ impl Clients {
         what: &What,
         disk: Disk,
         disks: &[(String, Disk)],
-        acks: Option<&str>,
-        bookmark: Option<&str>,
+        [acks, bookmark]: [Option<&str>; 2],
     ) -> (Answer, Option<String>) {
         let mut headers = vec![("starling-wait", WAIT)];
         headers.extend(acks.map(|acks| ("starling-acks", acks)));
@@ -173,7 +177,7 @@ impl Clients {
                 String::new(),
             ),
         };
-        let answer = match api.ask(method, &path, &headers, body, PATIENCE).await {
+        let answer = match self.send(disk.0, api, (method, &path), &headers, body.into()).await {
             Ok(answer) => answer,
             Err(error) if error.unreached => return (Answer::Refused(0), None),
             Err(_) => return (Answer::Unknown, None),
@@ -200,6 +204,59 @@ impl Clients {
             _ => Answer::Unknown,
         };
         (answer, mark)
+    }
+}
+
+/// Keys that one bulk read takes.
+const BULK_KEYS: usize = 100;
+
+impl Clients {
+    /// Asks a node; or the liar, who may ask it.
+    async fn send(
+        &self,
+        node: usize,
+        api: &Api,
+        (method, path): (Method, &str),
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<api::Answer, api::Unanswered> {
+        match &self.liar {
+            None => api.ask(method, path, headers, body, PATIENCE).await,
+            Some(liar) => liar.ask(node, api, (method, path), headers, body, PATIENCE).await,
+        }
+    }
+
+    /// Everything that a node holds.
+    pub async fn held(&self, node: &Node) -> Result<BTreeMap<String, String>, String> {
+        let api = node.api().ok_or_else(|| format!("{} does not serve", node.name))?;
+        let ask = async |method: Method, path: String, body: String| {
+            let answer = self.send(node.number, &api, (method, &path), &[], body.into()).await;
+            let answer = answer.map_err(|error| format!("{}: {error}", node.name))?;
+            serde_json::from_slice::<Json>(&answer.body).map_err(|error| format!("{}: {error}", node.name))
+        };
+        let (mut keys, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("{}/keys?limit={LISTED_MAX}{cursor}", self.namespace);
+            let json = ask(Method::GET, path, String::new()).await?;
+            let names = json["result"].as_array().ok_or_else(|| format!("{}: {json}", node.name))?;
+            keys.extend(names.iter().filter_map(|key| key["name"].as_str().map(str::to_owned)));
+            match json["result_info"]["cursor"].as_str() {
+                Some(next) if !next.is_empty() => cursor = format!("&cursor={}", escaped(next)),
+                _ => break,
+            }
+        }
+        let mut held = BTreeMap::new();
+        for some in keys.chunks(BULK_KEYS) {
+            let body = json!({ "keys": some }).to_string();
+            let found = ask(Method::POST, format!("{}/bulk/get", self.namespace), body).await?;
+            let values = found["result"]["values"].as_object().ok_or_else(|| format!("{}: {found}", node.name))?;
+            for key in some {
+                if let Some(value) = values.get(key).and_then(Json::as_str) {
+                    held.insert(key.clone(), value.to_owned());
+                }
+            }
+        }
+        Ok(held)
     }
 }
 
@@ -360,35 +417,4 @@ impl Client {
         let at = at.unwrap_or_else(|| Arc::clone(&self.home));
         self.shared.request(self.number, &at, What::Get { key, bookmark: false }, None, None).await;
     }
-}
-
-/// Keys that one bulk read takes.
-const BULK_KEYS: usize = 100;
-
-/// Everything that a node holds.
-pub async fn held(node: &Node, namespace: &str) -> Result<BTreeMap<String, String>, String> {
-    let api = node.api().ok_or_else(|| format!("{} does not serve", node.name))?;
-    let (mut keys, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let path = format!("{namespace}/keys?limit={LISTED_MAX}{cursor}");
-        let answer = api.ask(Method::GET, &path, &[], "", api::PATIENCE).await.map_err(|error| error.to_string())?;
-        let json: Json = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
-        let names = json["result"].as_array().ok_or_else(|| format!("{}: {json}", node.name))?;
-        keys.extend(names.iter().filter_map(|key| key["name"].as_str().map(str::to_owned)));
-        match json["result_info"]["cursor"].as_str() {
-            Some(next) if !next.is_empty() => cursor = format!("&cursor={}", escaped(next)),
-            _ => break,
-        }
-    }
-    let mut held = BTreeMap::new();
-    for some in keys.chunks(BULK_KEYS) {
-        let body = json!({ "keys": some }).to_string();
-        let found = api.json(Method::POST, &format!("{namespace}/bulk/get"), body).await?;
-        for key in some {
-            if let Some(value) = found["values"][key].as_str() {
-                held.insert(key.clone(), value.to_owned());
-            }
-        }
-    }
-    Ok(held)
 }

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod history;
 pub mod judge;
+pub mod lie;
 pub mod plan;
 pub mod watch;
 
@@ -21,13 +22,14 @@ use crate::world::World;
 use client::Clients;
 use history::{Answer, History, What};
 use judge::Broken;
+use lie::{Liar, Lie};
 use plan::{Hurt, Planned};
 use watch::Watch;
 
 /// All nodes must be equal so long after the last fault has healed.
 pub const CONVERGENCE_MAX: Duration = Duration::from_secs(90);
-/// Values that expire are written until so long before the end.
-const EXPIRY_QUIET: Duration = Duration::from_secs(60);
+/// Values that expire are written until so long before the end, if nothing else is said.
+pub const EXPIRY_QUIET: Duration = Duration::from_secs(60);
 /// Between two samples of processes.
 const SAMPLE_PERIOD: Duration = Duration::from_secs(5);
 
@@ -36,8 +38,14 @@ const SAMPLE_PERIOD: Duration = Duration::from_secs(5);
 pub struct Order {
     /// How long clients and faults go on.
     pub duration: Duration,
-    /// Everything random follows from it.
+    /// What clients do follows from it.
     pub seed: u64,
+    /// The faults, as [`plan::draw`] draws them.
+    pub plan: Vec<Planned>,
+    /// Values that expire are written until so long before the end.
+    pub expiry_quiet: Duration,
+    /// Someone lies to the clients.
+    pub lie: Option<Lie>,
     /// The program that a rolling restart goes on to; the same one if there is none.
     pub next: Option<PathBuf>,
 }
@@ -72,10 +80,15 @@ pub async fn run(
     told: Arc<dyn Fn(String) + Send + Sync>,
 ) -> Result<(Verdict, History, Watch), String> {
     let nodes = world.nodes();
-    let plan = plan::draw(nodes.len(), order.duration.as_millis() as u64, order.seed);
-    let namespace = namespace(world).await?;
+    let liar = order.lie.map(|lie| Liar::new(lie, &nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>()));
+    let namespace = namespace(world, order.lie).await?;
+    if order.lie == Some(Lie::ForgetWhenKilled) {
+        for node in &nodes {
+            world.copy(node).await?;
+        }
+    }
     let (clock, epoch_ms) = (Stopwatch::start(), unix_ms());
-    let clients = Clients::new(Arc::clone(world), namespace.clone(), clock, epoch_ms);
+    let clients = Clients::new(Arc::clone(world), namespace, liar, clock, epoch_ms);
     let trouble: Arc<Mutex<Vec<Broken>>> = Arc::default();
     let watch = Arc::new(Mutex::new(Watch::new(&nodes)));
     let mut running = tokio::task::JoinSet::new();
@@ -94,11 +107,12 @@ pub async fn run(
     let lost = Arc::new(Mutex::new(Vec::new()));
     let turns: Arc<Vec<_>> = Arc::new(nodes.iter().map(|_| tokio::sync::Mutex::new(())).collect());
     let mut hurts = tokio::task::JoinSet::new();
-    for planned in plan.clone() {
+    for planned in order.plan.clone() {
         let chaos = Chaos {
             world: Arc::clone(world),
             clients: Arc::clone(&clients),
             lost: Arc::clone(&lost),
+            lie: order.lie,
             next: order.next.clone(),
         };
         let turns = Arc::clone(&turns);
@@ -118,7 +132,7 @@ pub async fn run(
             }
         });
     }
-    tokio::time::sleep(order.duration.saturating_sub(EXPIRY_QUIET)).await;
+    tokio::time::sleep(order.duration.saturating_sub(order.expiry_quiet)).await;
     clients.write_nothing_that_expires();
     tokio::time::sleep(order.duration.saturating_sub(clock.elapsed())).await;
     while hurts.join_next().await.is_some() {}
@@ -145,7 +159,7 @@ pub async fn run(
     history.lost = lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
     history.held_us = clock.us();
     for node in world.members().iter().filter(|node| node.state() == State::Up) {
-        match client::held(node, &namespace).await {
+        match clients.held(node).await {
             Ok(held) => _ = history.held.insert(node.name.clone(), held),
             Err(error) => broken.push(Broken { promise: "a node answers at the end", what: error }),
         }
@@ -154,7 +168,7 @@ pub async fn run(
     let watch = std::mem::take(&mut *watch.lock().unwrap_or_else(PoisonError::into_inner));
     broken.extend(judge::judge(&history));
     let mut faults = BTreeMap::new();
-    for planned in &plan {
+    for planned in &order.plan {
         *faults.entry(planned.hurt.name().to_owned()).or_default() += 1;
     }
     let verdict = Verdict {
@@ -172,9 +186,9 @@ pub async fn run(
 }
 
 /// A namespace that every node knows.
-async fn namespace(world: &World) -> Result<String, String> {
+async fn namespace(world: &World, lie: Option<Lie>) -> Result<String, String> {
     let first = world.up().into_iter().next().and_then(|node| node.api()).ok_or("no node is up")?;
-    let namespace = first.namespace("chaos").await?;
+    let namespace = first.namespace(&lie.map_or("chaos".into(), |lie| format!("chaos, {lie:?}"))).await?;
     world.agree(CONVERGENCE_MAX).await?;
     Ok(namespace)
 }
@@ -221,6 +235,7 @@ struct Chaos {
     world: Arc<World>,
     clients: Arc<Clients>,
     lost: Arc<Mutex<Vec<history::Disk>>>,
+    lie: Option<Lie>,
     next: Option<PathBuf>,
 }
 
@@ -236,6 +251,10 @@ impl Chaos {
             Hurt::Kill(number) => {
                 let node = node(*number)?;
                 node.kill();
+                if self.lie == Some(Lie::ForgetWhenKilled) {
+                    // Nobody is told: the disk counts as the one it was.
+                    node.roll_back()?;
+                }
                 last().await;
                 world.start(&node).await
             }

@@ -3,19 +3,20 @@
 
 mod page;
 
+use std::cmp::Ordering::Equal;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Args;
-use serde::Serialize;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 use starling_sim::scenario::{Scenario, Value};
 use starling_sim::span::Span;
 
 use super::planet::{Directory, PlanetArgs, interrupted};
 use super::{CliResult, Failure};
-use crate::load::{self, Throughput};
+use crate::load::{self, Throughput, Took};
 use crate::measure::{self, Figures};
 use crate::scripted;
 use crate::world::World;
@@ -37,7 +38,7 @@ pub(super) struct CompareArgs {
 }
 
 /// A scenario's figures.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Both {
     real: Figures,
     simulated: Figures,
@@ -127,28 +128,50 @@ fn side_by_side(both: &Both) -> String {
     row("bytes per write and node", real.bytes_per_write_per_node, simulated.bytes_per_write_per_node);
     let acknowledged = &real.acknowledged;
     text + &format!(
-        "\nOf the real times, until the answer (disk and processor of this machine): {:.1} ms at p50, {:.1} at p99.\n",
+        "\nOf the real times, until the answer (disk and processor of this machine): {:.1} ms at p50, {:.1} at p99.\n\
+         A real node takes {:.1} ms of processor a second, and {} MiB.\n",
         ms(acknowledged.p50_us),
-        ms(acknowledged.p99_us)
+        ms(acknowledged.p99_us),
+        real.cpu_ms_per_sec.unwrap_or(0.0),
+        real.memory.unwrap_or(0) >> 20
     )
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Measured {
+    /// How long writes take to be readable everywhere, and what that costs
+    Lags,
+    /// Writes and reads a second
+    Throughput,
+    /// A node that missed many writes
+    CatchUp,
+    /// A node that is new
+    Bootstrap,
 }
 
 /// Measure lags at several sizes and losses beside the simulator's, throughput, catching up, joining
 #[derive(Args)]
 pub(super) struct BenchArgs {
+    /// Only this, several with commas; what DIR has of other figures stays
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Measured>,
     /// Sizes of flocks
-    #[arg(long, value_delimiter = ',', default_values_t = [5, 15])]
+    #[arg(long, value_delimiter = ',', default_values_t = [5, 15, 30])]
     sizes: Vec<usize>,
     /// Fractions of packets lost
     #[arg(long, value_delimiter = ',', default_values_t = [0.0, 0.01, 0.05])]
     losses: Vec<f64>,
-    /// Writes of 1 KiB for each size and loss, one in 100 ms
-    #[arg(long, default_value_t = 200)]
+    /// Writes of 1 KiB for each size and loss
+    #[arg(long, default_value_t = 500)]
     writes: u64,
-    /// A node misses so many writes, and catches up; 0: not measured
+    /// One write within this time, on average
+    #[arg(long, default_value = "100ms")]
+    every: Span,
+    /// A node misses so many writes, and catches up
     #[arg(long, default_value_t = 100_000)]
     catch_up: usize,
-    /// A node joins so many MiB; 0: not measured
+    /// A node joins so many MiB
     #[arg(long, default_value_t = 1_024)]
     bootstrap_mib: usize,
     /// Everything random follows from it
@@ -163,68 +186,91 @@ pub(super) struct BenchArgs {
 }
 
 /// All figures.
-#[derive(Serialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Report {
     lags: Vec<Both>,
-    throughput: Throughput,
-    catch_up_writes: usize,
-    catch_up_seconds: Option<f64>,
-    bootstrap_mib: usize,
-    bootstrap_seconds: Option<f64>,
+    throughput: Option<Throughput>,
+    catch_up: Option<Took>,
+    bootstrap: Option<Took>,
     cores: usize,
 }
 
 impl BenchArgs {
     pub(super) async fn run(self, dir: &Path) -> CliResult {
-        let mut lags = Vec::new();
-        for (nodes, loss) in self.sizes.iter().flat_map(|nodes| self.losses.iter().map(move |loss| (*nodes, *loss))) {
-            let planet = self.planet(nodes, loss);
-            let mut scenario = planet.scenario(nodes)?;
-            scenario.workload.writes = self.writes;
-            scenario.workload.value = Value::Bytes(1_024);
-            scenario.duration = Span::ms(100 * self.writes.max(1));
-            let both =
-                on_planet(dir, &planet, &scenario, async |world| both(world, &scenario, self.seed).await).await?;
-            eprintln!("{}", side_by_side(&both));
-            lags.push(both);
+        let mut report = match self.only.is_empty() {
+            true => Report::default(),
+            false => self.earlier()?,
+        };
+        report.cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let is_wanted = |measured| self.only.is_empty() || self.only.contains(&measured);
+        if is_wanted(Measured::Lags) {
+            let pairs = self.sizes.iter().flat_map(|nodes| self.losses.iter().map(move |loss| (*nodes, *loss)));
+            for (nodes, loss) in pairs {
+                let planet = self.planet(nodes, loss);
+                let mut scenario = planet.scenario(nodes)?;
+                scenario.workload.writes = self.writes;
+                scenario.workload.value = Value::Bytes(1_024);
+                scenario.duration = Span(self.every.0 * self.writes.max(1));
+                let both =
+                    on_planet(dir, &planet, &scenario, async |world| both(world, &scenario, self.seed).await).await?;
+                eprintln!("{}", side_by_side(&both));
+                report.lags.retain(|known| (known.real.nodes, known.real.loss) != (nodes, loss));
+                report.lags.push(both);
+                self.write(&mut report)?;
+            }
         }
         let planet = self.planet(NODES, 0.0);
         let scenario = planet.scenario(NODES)?;
-        let report = on_planet(dir, &planet, &scenario, async |world| {
-            let throughput = load::throughput(world).await?;
+        if is_wanted(Measured::Throughput) {
+            let load = on_planet(dir, &planet, &scenario, load::throughput).await?;
             eprintln!(
                 "throughput, 1 node and all: {:.0} and {:.0} writes/s, {:.0} and {:.0} reads/s",
-                throughput.writes_one, throughput.writes_all, throughput.reads_one, throughput.reads_all
+                load.writes_one, load.writes_all, load.reads_one, load.reads_all
             );
-            let mut report = Report {
-                lags,
-                throughput,
-                catch_up_writes: self.catch_up,
-                catch_up_seconds: None,
-                bootstrap_mib: self.bootstrap_mib,
-                bootstrap_seconds: None,
-                cores: std::thread::available_parallelism().map_or(0, usize::from),
-            };
-            if self.catch_up > 0 {
-                let seconds = load::catch_up(world, self.catch_up).await?;
-                eprintln!("caught up on {} writes in {seconds:.1} s", self.catch_up);
-                report.catch_up_seconds = Some(seconds);
-            }
-            if self.bootstrap_mib > 0 {
-                let seconds = load::bootstrap(world, self.bootstrap_mib).await?;
-                eprintln!("joined {} MiB in {seconds:.1} s", self.bootstrap_mib);
-                report.bootstrap_seconds = Some(seconds);
-            }
-            Ok(report)
-        })
-        .await?;
-        let failed = |error: std::io::Error| format!("{}: {error}", self.out.display());
-        fs::create_dir_all(&self.out).map_err(failed)?;
-        let json = serde_json::to_vec_pretty(&report).map_err(|error| error.to_string())?;
-        fs::write(self.out.join("bench.json"), json).map_err(failed)?;
-        fs::write(self.out.join("bench.html"), page::draw(&report)).map_err(failed)?;
+            report.throughput = Some(load);
+        }
+        let tell = |what: String, took: &Took| {
+            eprintln!(
+                "{what} in {:.1} s; it had up to {} MiB of memory, others up to {}",
+                took.seconds, took.memory_peak_mib, took.others_peak_mib
+            );
+        };
+        if is_wanted(Measured::CatchUp) {
+            let took =
+                on_planet(dir, &planet, &scenario, async |world| load::catch_up(world, self.catch_up).await).await?;
+            tell(format!("caught up on {} writes", took.count), &took);
+            report.catch_up = Some(took);
+        }
+        if is_wanted(Measured::Bootstrap) {
+            let took =
+                on_planet(dir, &planet, &scenario, async |world| load::bootstrap(world, self.bootstrap_mib).await)
+                    .await?;
+            tell(format!("joined {} MiB", took.count), &took);
+            report.bootstrap = Some(took);
+        }
+        self.write(&mut report)?;
         eprintln!("figures and plots are in {}", self.out.display());
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What was measured before, if anything was.
+    fn earlier(&self) -> Result<Report, Failure> {
+        let path = self.out.join("bench.json");
+        let Ok(json) = fs::read(&path) else { return Ok(Report::default()) };
+        serde_json::from_slice(&json).map_err(|error| {
+            Failure::Usage(format!("{}: {error}; remove it, or name another directory by --out", path.display()))
+        })
+    }
+
+    fn write(&self, report: &mut Report) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("{}: {error}", self.out.display());
+        report
+            .lags
+            .sort_by(|a, b| (a.real.nodes, a.real.loss).partial_cmp(&(b.real.nodes, b.real.loss)).unwrap_or(Equal));
+        fs::create_dir_all(&self.out).map_err(failed)?;
+        let json = serde_json::to_vec_pretty(report).map_err(|error| error.to_string())?;
+        fs::write(self.out.join("bench.json"), json).map_err(failed)?;
+        fs::write(self.out.join("bench.html"), page::draw(report)).map_err(failed)
     }
 
     fn planet(&self, nodes: usize, loss: f64) -> PlanetArgs {

@@ -14,6 +14,7 @@ use super::planet::{Directory, PlanetArgs, interrupted};
 use super::{CliResult, Failure};
 use crate::chaos::history::History;
 use crate::chaos::judge::{Broken, judge};
+use crate::chaos::lie::Lie;
 use crate::chaos::watch::Watch;
 use crate::chaos::{self, Order, Verdict, plan};
 use crate::control::Desk;
@@ -30,6 +31,9 @@ pub(super) struct ChaosArgs {
     /// Only print which faults the seed draws
     #[arg(long)]
     plan: bool,
+    /// Put something between clients and nodes that lies, to see that the checker notices
+    #[arg(long, value_name = "HOW")]
+    lie: Option<Lie>,
     /// The program that a rolling restart goes on to
     #[arg(long, value_name = "PATH")]
     next: Option<PathBuf>,
@@ -57,8 +61,9 @@ impl ChaosArgs {
         if nodes < 3 {
             return Err(Failure::Usage("chaos takes three nodes at least".into()));
         }
+        let plan = plan::draw(nodes, duration.as_millis() as u64, self.planet.seed);
         if self.plan {
-            for planned in plan::draw(nodes, duration.as_millis() as u64, self.planet.seed) {
+            for planned in plan {
                 println!("{:>7.1} s  {planned}", planned.at_ms as f64 / 1e3);
             }
             return Ok(ExitCode::SUCCESS);
@@ -68,12 +73,14 @@ impl ChaosArgs {
         let next =
             self.next.as_deref().map(|next| crate::program::find(Some(next))).transpose().map_err(Failure::Usage)?;
         let world = Arc::new(World::new(settings)?);
-        let order = Order { duration, seed: self.planet.seed, next };
+        let (seed, lie) = (self.planet.seed, self.lie);
+        let order = Order { duration, seed, plan, expiry_quiet: chaos::EXPIRY_QUIET, lie, next };
+        let down = Arc::new(Notify::new());
         let story = async {
             eprintln!("starting {nodes} nodes in {}", directory.path().display());
             world.populate(|_, _| {}).await?;
             let desk = Desk::open(directory.path())?;
-            let served = tokio::spawn(desk.serve(Arc::clone(&world), Arc::new(Notify::new())));
+            let served = tokio::spawn(desk.serve(Arc::clone(&world), Arc::clone(&down)));
             for node in world.nodes() {
                 eprintln!("  {:<2} {:<8} {:<20} http://{}", node.number, node.name, node.place.city, node.api_address);
             }
@@ -84,6 +91,7 @@ impl ChaosArgs {
         let result = tokio::select! {
             result = story => result,
             () = interrupted() => Err("interrupted".to_owned()),
+            () = down.notified() => Err("ended by `down`".to_owned()),
         };
         world.down().await;
         let (verdict, history, watch) = match result {

@@ -10,10 +10,12 @@ mod up;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::control::{self, Act, Request};
+use crate::emulator::queue::Stopwatch;
 use crate::program;
 
 const EXAMPLES: &str = "Examples:
@@ -113,9 +115,19 @@ impl Cli {
     }
 }
 
+/// Longest wait for a testnet that ends, and between two looks.
+const DOWN_PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Asks the running testnet to do something.
 async fn tell(dir: &Path, act: Act) -> CliResult {
+    let is_end = act == Act::Down;
+    let pid = planet::running(dir);
     let answer = control::ask(dir, &Request::Do(act)).await?;
+    let clock = Stopwatch::start();
+    while is_end && pid.is_some() && planet::running(dir) == pid && clock.elapsed() < DOWN_PATIENCE {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
     println!("{}", answer["done"].as_str().unwrap_or_default());
     Ok(ExitCode::SUCCESS)
 }

@@ -97,13 +97,12 @@ impl Directory {
         let path_text = path.display();
         let is_there = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
         if is_there {
-            let Ok(mark) = fs::read(path.join(MARK)) else {
+            if !path.join(MARK).is_file() {
                 return Err(Failure::Usage(format!(
                     "{path_text} holds something else; name another directory by --dir"
                 )));
-            };
-            let pid = serde_json::from_slice::<serde_json::Value>(&mark).ok().and_then(|mark| mark["pid"].as_u64());
-            if pid.is_some_and(is_testnet) {
+            }
+            if running(path).is_some() {
                 return Err(Failure::Usage(format!(
                     "a testnet runs in {path_text} already; end it with `down`, or name another directory by --dir"
                 )));
@@ -133,6 +132,13 @@ impl Drop for Directory {
             let _ = fs::remove_dir_all(&self.path);
         }
     }
+}
+
+/// The process of the testnet that runs in a directory.
+pub(super) fn running(path: &Path) -> Option<u64> {
+    let mark = fs::read(path.join(MARK)).ok()?;
+    let mark: serde_json::Value = serde_json::from_slice(&mark).ok()?;
+    mark["pid"].as_u64().filter(|pid| is_testnet(*pid))
 }
 
 /// Whether such a process lives and is one of ours.

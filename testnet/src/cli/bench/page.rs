@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Both, Report};
+use crate::load::Took;
 
 const WIDTH: f64 = 860.0;
 const ROW: f64 = 18.0;
@@ -45,24 +46,29 @@ pub(super) fn draw(report: &Report) -> String {
             real.memory.unwrap_or(0) >> 20
         );
     }
-    let load = &report.throughput;
-    let seconds =
-        |seconds: Option<f64>| seconds.map_or_else(|| "not measured".to_owned(), |secs| format!("{secs:.1} s"));
-    let _ = write!(
-        page,
-        "</table><h2>What nodes take</h2><p>On {} cores, nodes and clients together: writes of 100 bytes, each on disk before \
-         it is answered: {:.0}/s at one node, {:.0}/s at five at once, which write everything five times; reads: {:.0}/s and \
-         {:.0}/s. A node that missed {} writes has them after {}. A new node has {} MiB after {}.</p>",
-        report.cores,
-        load.writes_one,
-        load.writes_all,
-        load.reads_one,
-        load.reads_all,
-        report.catch_up_writes,
-        seconds(report.catch_up_seconds),
-        report.bootstrap_mib,
-        seconds(report.bootstrap_seconds)
-    );
+    page.push_str("</table><h2>What nodes take</h2>");
+    let _ = write!(page, "<p>On {} cores, nodes, clients and emulator together.</p>", report.cores);
+    if let Some(load) = &report.throughput {
+        let _ = write!(
+            page,
+            "<p>Five nodes. Writes of 100 bytes, each on disk before it is answered: {:.0}/s at one node, {:.0}/s at five at \
+             once, which write everything five times. Reads: {:.0}/s and {:.0}/s.</p>",
+            load.writes_one, load.writes_all, load.reads_one, load.reads_all
+        );
+    }
+    let mut took = |what: String, took: &Took| {
+        let _ = write!(
+            page,
+            "<p>{what} {:.1} s after its start. It had up to {} MiB of memory meanwhile, other nodes up to {} MiB.</p>",
+            took.seconds, took.memory_peak_mib, took.others_peak_mib
+        );
+    };
+    if let Some(found) = &report.catch_up {
+        took(format!("A node that missed {} writes has them", found.count), found);
+    }
+    if let Some(found) = &report.bootstrap {
+        took(format!("A new node has {} MiB", found.count), found);
+    }
     page
 }
 

@@ -1,6 +1,8 @@
 //! The testnet as a user has it: the program beside `starling`, on a small planet.
 #![allow(clippy::disallowed_methods, reason = "watches processes in real time")]
 
+mod lies;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
