@@ -178,7 +178,8 @@ pub async fn perform(world: &Arc<World>, act: &Act) -> Result<String, String> {
                 return Err("loss is a fraction from 0 to 1, and bandwidth not 0".into());
             }
             let (a, b) = (world.named(a)?, world.named(b)?);
-            world.slow(&a, &b, Some(Slowness { delay_us: delay.0, loss: *loss, bandwidth_mbit: *mbit }));
+            let slowness = Slowness { delay_us: delay.0, loss: *loss, bandwidth_mbit: *mbit, ..Slowness::default() };
+            world.slow(&a, &b, Some(slowness));
             Ok(format!("slow: {} ↔ {}", names(&a), names(&b)))
         }
         Act::Heal => world.heal().await.map(|()| "healed".into()),

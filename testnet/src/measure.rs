@@ -123,7 +123,8 @@ pub async fn real(world: &Arc<World>, scenario: &Scenario, seed: u64) -> Result<
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     let took_us = clock.us() - start_us;
-    let (moved, cpu) = (bytes() - bytes_before, cpu_ms() - cpu_before);
+    // A process that was started meanwhile has taken nothing before.
+    let (moved, cpu) = (bytes() - bytes_before, cpu_ms().saturating_sub(cpu_before));
     feeds.abort_all();
 
     let places = world.emulator().ways(|ways| ways.places().to_vec());

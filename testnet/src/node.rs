@@ -127,6 +127,11 @@ impl Node {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it has only an address here, and others start what runs there.
+    pub fn is_foreign(&self) -> bool {
+        self.life().starling.as_os_str().is_empty()
+    }
+
     /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.directory.join("data")
@@ -232,6 +237,9 @@ impl Node {
     pub(crate) async fn start(&self, launcher: &Path, nursery: &Nursery, join: Option<&str>) -> Result<(), String> {
         if self.state() != State::Down {
             return Err(format!("{} is {}", self.name, self.state().name()));
+        }
+        if self.is_foreign() {
+            return Err(format!("what runs at {} is not of this testnet's", self.name));
         }
         let failed = |error: io::Error| format!("{}: {error}", self.name);
         fs::create_dir_all(&self.directory).map_err(failed)?;

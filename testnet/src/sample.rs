@@ -1,6 +1,7 @@
 //! What the kernel says of a process, and how large a directory is.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -32,13 +33,13 @@ impl Sample {
     }
 }
 
-/// Bytes of all files below a directory.
+/// Bytes that all files below a directory take on the disk: not what they have reserved and not written yet.
 pub fn disk_bytes(directory: &Path) -> u64 {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries
         .map(|entry| match entry.metadata() {
             Ok(found) if found.is_dir() => disk_bytes(&entry.path()),
-            Ok(found) => found.len(),
+            Ok(found) => found.blocks() * 512,
             Err(_) => 0,
         })
         .sum()

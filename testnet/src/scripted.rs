@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use starling_sim::scenario::{Clock, Fault, FaultKind, Scenario, Selector};
+use starling_sim::places::Place;
+use starling_sim::scenario::{Clock, Direction, Fault, FaultKind, Scenario, Selector};
 
 use crate::emulator::queue::Stopwatch;
 use crate::emulator::ways::Slowness;
@@ -17,9 +18,9 @@ pub fn check(scenario: &Scenario) -> Result<(), String> {
     for fault in &scenario.faults {
         let is_known = match &fault.kind {
             FaultKind::Clock { clock } => matches!(clock, Clock::Ahead(_) | Clock::Behind(_)),
-            FaultKind::Loss { bursts, .. } => bursts.is_none(),
-            FaultKind::Crash { .. } | FaultKind::Wipe | FaultKind::Leave | FaultKind::Pause => true,
-            FaultKind::DiskFull | FaultKind::Partition { .. } => true,
+            FaultKind::Partition { .. } | FaultKind::Flap { .. } | FaultKind::Loss { .. } => true,
+            FaultKind::Crash { .. } | FaultKind::Restore { .. } | FaultKind::Wipe => true,
+            FaultKind::Join { .. } | FaultKind::Leave | FaultKind::Pause | FaultKind::DiskFull => true,
             _ => false,
         };
         if !is_known {
@@ -45,12 +46,31 @@ pub fn play(
     for fault in scenario.faults.clone() {
         let chosen = choose(world, &fault.nodes, &mut rng);
         let others = match &fault.kind {
-            FaultKind::Partition { from, .. } => choose(world, from, &mut rng),
+            FaultKind::Partition { from, .. } | FaultKind::Flap { from, .. } => choose(world, from, &mut rng),
+            _ => Vec::new(),
+        };
+        let newcomers: Vec<Place> = match &fault.kind {
+            FaultKind::Join { count } => {
+                let nodes = world.nodes();
+                (0..*count).map(|_| nodes[rng.random_range(0..nodes.len())].place.clone()).collect()
+            }
             _ => Vec::new(),
         };
         let world = Arc::clone(world);
+        let until =
+            move |at_us: u64| tokio::time::sleep(Duration::from_micros((start_us + at_us).saturating_sub(clock.us())));
         faults.spawn(async move {
-            tokio::time::sleep(Duration::from_micros((start_us + fault.at.0).saturating_sub(clock.us()))).await;
+            if let FaultKind::Restore { age } = &fault.kind {
+                // Nothing can be put back that was not copied; that takes a clean restart.
+                until(fault.at.0.saturating_sub(age.0)).await;
+                for node in &chosen {
+                    world.copy(node).await?;
+                }
+            }
+            until(fault.at.0).await;
+            for place in newcomers {
+                world.add(place).await?;
+            }
             befall(&world, &fault, &chosen, &others).await
         });
     }
@@ -85,8 +105,19 @@ async fn befall(world: &Arc<World>, fault: &Fault, nodes: &[Arc<Node>], others: 
             last().await;
             world.mend(cut);
         }
-        FaultKind::Loss { loss, .. } => {
-            let slowness = Slowness { delay_us: 0, loss: *loss, bandwidth_mbit: None };
+        FaultKind::Flap { period, .. } => {
+            let is_in = |node: &&Arc<Node>| !nodes.iter().any(|one| one.number == node.number);
+            let others: Vec<Arc<Node>> = others.iter().filter(is_in).cloned().collect();
+            let (clock, half) = (Stopwatch::start(), Duration::from_micros((period.0 / 2).max(1_000)));
+            while clock.us() < fault.lasts.0 {
+                let cut = world.cut(nodes, &others, Direction::Both);
+                tokio::time::sleep(half).await;
+                world.mend(cut);
+                tokio::time::sleep(half).await;
+            }
+        }
+        FaultKind::Loss { loss, bursts } => {
+            let slowness = Slowness { loss: *loss, bursts: bursts.clone(), ..Slowness::default() };
             world.slow(nodes, &world.nodes(), Some(slowness));
             last().await;
             world.slow(nodes, &world.nodes(), None);
@@ -124,6 +155,13 @@ async fn befall(world: &Arc<World>, fault: &Fault, nodes: &[Arc<Node>], others: 
                 world.set_clock(node, 0).await?;
             }
         }
+        FaultKind::Restore { .. } => {
+            nodes.iter().for_each(|node| node.kill());
+            last().await;
+            for node in nodes {
+                world.restore(node).await?;
+            }
+        }
         FaultKind::Wipe => {
             for node in nodes {
                 world.wipe(node).await?;
@@ -137,4 +175,24 @@ async fn befall(world: &Arc<World>, fault: &Fault, nodes: &[Arc<Node>], others: 
         _ => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use starling_sim::scenario::builtin;
+
+    use super::*;
+
+    #[test]
+    fn what_real_processes_cannot_have_is_refused_by_name() {
+        let refused = |text: &str| check(&Scenario::read(text).expect("a scenario"));
+        assert_eq!(refused(include_str!("../scenarios/rough-day.toml")), Ok(()));
+        for (name, why) in [("slow-nodes", "slow"), ("rejoin-after-days", "leap"), ("bulk-load", "bulk loads")] {
+            let found = refused(builtin(name).expect("it comes along"));
+            assert!(found.as_ref().is_err_and(|found| found.contains(why)), "{name}: {found:?}");
+        }
+        for name in ["partition-heal", "flapping", "crash-storm", "bursty-loss", "hot-key"] {
+            assert_eq!(refused(builtin(name).expect("it comes along")), Ok(()), "{name}");
+        }
+    }
 }

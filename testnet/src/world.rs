@@ -136,6 +136,11 @@ impl World {
         self.connected().await.map(|_| ())
     }
 
+    /// Addresses and ways at all places of the settings, for programs that others start.
+    pub fn reserve(&self) -> Result<Vec<Arc<Node>>, String> {
+        self.settings.places.iter().map(|place| self.settle(place.clone())).collect()
+    }
+
     /// A node that is not started yet.
     fn settle(&self, place: Place) -> Result<Arc<Node>, String> {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
@@ -256,8 +261,8 @@ impl World {
     pub fn slow(&self, a: &[Arc<Node>], b: &[Arc<Node>], slowness: Option<Slowness>) {
         self.emulator.ways(|ways| {
             for (a, b) in a.iter().flat_map(|a| b.iter().map(move |b| (a.number, b.number))) {
-                ways.slow((a, b), slowness);
-                ways.slow((b, a), slowness);
+                ways.slow((a, b), slowness.clone());
+                ways.slow((b, a), slowness.clone());
             }
         });
     }
@@ -392,7 +397,7 @@ impl World {
     pub async fn heal(&self) -> Result<(), String> {
         self.emulator.ways(Ways::heal);
         let clock = Stopwatch::start();
-        for node in self.members() {
+        for node in self.members().into_iter().filter(|node| !node.is_foreign()) {
             // What kills a process may take a moment, and a node that is about to end still looks well.
             while let Err(ill) = self.heal_one(&node).await {
                 if clock.elapsed() > FLOCK_PATIENCE {

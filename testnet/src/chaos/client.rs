@@ -1,7 +1,7 @@
 //! A client at one node that does what clients do, and writes down what it asked and what it was told.
 //!
-//! Keys say what they are for: `once/` is written once and perhaps deleted much later, `own/` by this client alone, one write after the other, `hot/` by
-//! everyone at once, `ttl/` expires. After an answer that did not come an own key is left alone: what it holds is
+//! Keys say what they are for: `once/` is written once and perhaps deleted much later, `own/` by this client alone, one
+//! write after the other, `hot/` by everyone at once, `ttl/` expires. After an answer that did not come an own key is left alone: what it holds is
 //! anyone's guess.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -167,7 +167,7 @@ impl Clients {
         let (method, path, body) = match what {
             What::Put { key, value, expires_s } => {
                 let expiration = expires_s.map(|at| format!("?expiration={at}")).unwrap_or_default();
-                (Method::PUT, values(key) + &expiration, value.clone())
+                (Method::PUT, values(key) + &expiration, long(value))
             }
             What::Delete { key } => (Method::DELETE, values(key), String::new()),
             What::Get { key, .. } => (Method::GET, values(key), String::new()),
@@ -196,7 +196,7 @@ impl Clients {
             (200, true, _) => Answer::Done { on: on() },
             // Not acknowledged by as many as wished; it is written all the same.
             (504, true, _) if answer.header("starling-acked-by").is_some() => Answer::Done { on: on() },
-            (200, false, What::Get { .. }) => Answer::Found(answer.text()),
+            (200, false, What::Get { .. }) => Answer::Found(short(&answer.text())),
             (404, false, What::Get { .. }) if code(&answer) == 10009 => Answer::Absent,
             (200, false, What::List { .. }) => listed(&answer),
             (status @ 400..500, ..) => Answer::Refused(status),
@@ -205,6 +205,20 @@ impl Clients {
         };
         (answer, mark)
     }
+}
+
+/// A value as histories have it: what fills it up is counted.
+fn short(value: &str) -> String {
+    match value.split_once(' ') {
+        Some((name, rest)) if rest.bytes().all(|byte| byte == b'~') => format!("{name} ~{}", rest.len()),
+        _ => value.to_owned(),
+    }
+}
+
+/// A value as nodes get it.
+fn long(value: &str) -> String {
+    let (name, len) = value.split_once(" ~").unwrap_or((value, ""));
+    format!("{name} {}", "~".repeat(len.parse().unwrap_or(0)))
 }
 
 /// Keys that one bulk read takes.
@@ -252,7 +266,7 @@ impl Clients {
             let values = found["result"]["values"].as_object().ok_or_else(|| format!("{}: {found}", node.name))?;
             for key in some {
                 if let Some(value) = values.get(key).and_then(Json::as_str) {
-                    held.insert(key.clone(), value.to_owned());
+                    held.insert(key.clone(), short(value));
                 }
             }
         }
@@ -310,12 +324,13 @@ impl Client {
     fn value(&mut self) -> String {
         self.writes += 1;
         let value = format!("{}.{}", self.number, self.writes);
+        // Enough bytes that journals and tables turn over many times in a quarter of an hour.
         let more = match self.rng.random_range(0..40) {
-            0 => self.rng.random_range(65_536..300_000),
-            1..5 => self.rng.random_range(1_000..20_000),
+            0..3 => self.rng.random_range(65_536..300_000),
+            3..12 => self.rng.random_range(1_000..20_000),
             _ => self.rng.random_range(0..200),
         };
-        format!("{value} {}", "~".repeat(more))
+        short(&format!("{value} {}", "~".repeat(more)))
     }
 
     async fn write(&mut self, what: What) -> (Answer, Option<String>) {
@@ -334,13 +349,13 @@ impl Client {
         self.shared.request(self.number, &self.home, what, acks, None).await
     }
 
-    /// Writes a key that is not written again, only deleted, when there are many: the data stops growing.
+    /// Writes a key that is not written again. When there are many such keys the oldest is deleted: the data stops growing.
     async fn write_once(&mut self) {
         let value = self.value();
         let key = format!("once/{}-{}/{}", self.number, self.writes / PREFIX_WRITES, self.writes);
         self.once.push_back(key.clone());
         self.write(What::Put { key, value, expires_s: None }).await;
-        if self.once.len() > ONCE_KEPT
+        while self.once.len() > ONCE_KEPT
             && let Some(key) = self.once.pop_front()
         {
             self.write(What::Delete { key }).await;
@@ -350,9 +365,16 @@ impl Client {
     /// Writes or deletes the own key, and sometimes reads it elsewhere with the bookmark.
     async fn write_own(&mut self) {
         let disk = (self.home.number, self.home.disk());
+        let is_kept = self.rng.random_range(0..25) > 0;
         let key = match self.own.take() {
-            Some((key, on)) if on == disk && self.rng.random_range(0..25) > 0 => key,
-            _ => {
+            Some((key, on)) if on == disk && is_kept => key,
+            left => {
+                match left {
+                    Some((key, on)) if on == disk => self.once.push_back(key),
+                    // Deleted from another disk, they could no longer be judged as written one after the other.
+                    Some(_) => self.once.retain(|key| !key.starts_with("own/")),
+                    None => {}
+                }
                 self.owned += 1;
                 format!("own/{}/{}", self.number, self.owned)
             }

@@ -273,8 +273,8 @@ impl Chaos {
             }
             Hurt::Slow(number, ms, percent) => {
                 let node = [node(*number)?];
-                let slowness =
-                    Slowness { delay_us: ms * 1_000, loss: *percent as f64 / 100.0, bandwidth_mbit: Some(5) };
+                let (delay_us, loss) = (ms * 1_000, *percent as f64 / 100.0);
+                let slowness = Slowness { delay_us, loss, bandwidth_mbit: Some(5), ..Slowness::default() };
                 world.slow(&node, &nodes, Some(slowness));
                 last().await;
                 world.slow(&node, &nodes, None);

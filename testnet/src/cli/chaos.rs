@@ -179,7 +179,7 @@ fn tell(verdict: &Verdict) {
 
 fn conclude(broken: &[Broken]) {
     for Broken { promise, what } in broken {
-        eprintln!("BROKEN     {promise}: {}", what.replace("~", ""));
+        eprintln!("BROKEN     {promise}: {}", what);
     }
     if broken.is_empty() {
         eprintln!("promises   all held");

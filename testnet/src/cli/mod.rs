@@ -4,6 +4,7 @@ mod bench;
 mod chaos;
 mod demo;
 mod kv;
+mod net;
 mod planet;
 mod status;
 mod up;
@@ -47,6 +48,7 @@ enum Command {
     Up(up::UpArgs),
     Status(status::StatusArgs),
     Kv(kv::KvArgs),
+    Net(net::NetArgs),
     Chaos(chaos::ChaosArgs),
     Check(chaos::CheckArgs),
     Compare(bench::CompareArgs),
@@ -97,6 +99,7 @@ impl Cli {
             Command::Up(args) => runtime.block_on(args.run(&dir)),
             Command::Status(args) => runtime.block_on(args.run(&dir)),
             Command::Kv(args) => runtime.block_on(args.run(&dir)),
+            Command::Net(args) => runtime.block_on(args.run(&dir)),
             Command::Chaos(args) => runtime.block_on(args.run(&dir)),
             Command::Check(args) => args.run(),
             Command::Compare(args) => runtime.block_on(args.run(&dir)),

@@ -8,7 +8,7 @@ use rand::rngs::ChaCha8Rng;
 use starling_sim::network::cuts::Cuts;
 use starling_sim::network::link::{Fate, Link, Weather};
 use starling_sim::places::{Delays, Place};
-use starling_sim::scenario::{Links, ppm};
+use starling_sim::scenario::{Bursts, Links, ppm};
 
 /// What IP and UDP add to each packet, bytes.
 const HEADERS_LEN: u64 = 28;
@@ -17,12 +17,14 @@ const HEADERS_LEN: u64 = 28;
 pub type Pair = (usize, usize);
 
 /// How much worse than its distance a way is, for a while.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Slowness {
     /// Added to the one-way time, microseconds.
     pub delay_us: u64,
     /// Fraction of packets lost, beside what is lost anyway.
     pub loss: f64,
+    /// Bursts of loss instead of the links' own.
+    pub bursts: Option<Bursts>,
     /// Mbit/s instead of the links' own.
     pub bandwidth_mbit: Option<u64>,
 }
@@ -125,20 +127,20 @@ impl Ways {
 
     /// Makes a way slow, or as it was.
     pub fn slow(&mut self, pair: Pair, slowness: Option<Slowness>) {
+        if let Some(way) = self.ways.get_mut(&pair) {
+            way.weather = weather(&self.links, slowness.as_ref());
+        }
         match slowness {
             Some(slowness) => self.slow.insert(pair, slowness),
             None => self.slow.remove(&pair),
         };
-        if let Some(way) = self.ways.get_mut(&pair) {
-            way.weather = weather(&self.links, slowness);
-        }
     }
 
     /// Another loss on all links.
     pub fn set_loss(&mut self, loss: f64) {
         self.links.loss = loss;
         for (pair, way) in &mut self.ways {
-            way.weather = weather(&self.links, self.slow.get(pair).copied());
+            way.weather = weather(&self.links, self.slow.get(pair));
         }
     }
 
@@ -167,7 +169,7 @@ impl Ways {
         }
         let wire = len as u64 + HEADERS_LEN;
         let one_way_us = self.one_way_us(pair);
-        let slowness = self.slow.get(&pair).copied();
+        let slowness = self.slow.get(&pair);
         let (seed, links) = (self.seed, &self.links);
         let way = self.ways.entry(pair).or_insert_with(|| Way {
             link: Link::default(),
@@ -197,8 +199,9 @@ impl Ways {
     }
 }
 
-fn weather(links: &Links, slowness: Option<Slowness>) -> Weather {
-    Weather::of(links).worse(slowness.map_or(0.0, |slow| slow.loss), None)
+fn weather(links: &Links, slowness: Option<&Slowness>) -> Weather {
+    let bursts = slowness.and_then(|slow| slow.bursts.as_ref());
+    Weather::of(links).worse(slowness.map_or(0.0, |slow| slow.loss), bursts)
 }
 
 #[cfg(test)]
@@ -282,9 +285,9 @@ mod tests {
         ways.mend(1);
         assert!(ways.is_cut((0, 1)) && !ways.is_cut((0, 2)));
         let clear_us = arrival(ways.pass(0, (1, 2), 10));
-        ways.slow((1, 2), Some(Slowness { delay_us: 500_000, loss: 0.0, bandwidth_mbit: None }));
+        ways.slow((1, 2), Some(Slowness { delay_us: 500_000, ..Slowness::default() }));
         assert!(arrival(ways.pass(1_000_000, (1, 2), 10)) >= 1_500_000 + clear_us - 100);
-        ways.slow((2, 1), Some(Slowness { delay_us: 0, loss: 1.0, bandwidth_mbit: None }));
+        ways.slow((2, 1), Some(Slowness { loss: 1.0, ..Slowness::default() }));
         assert_eq!(ways.pass(0, (2, 1), 10), Passage::Lost);
         ways.heal();
         assert!(matches!(ways.pass(0, (0, 1), 10), Passage::Arrives(..)));

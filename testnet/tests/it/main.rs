@@ -170,3 +170,33 @@ fn a_recorded_history_is_judged() {
         assert_eq!(said.contains("what was acknowledged is kept"), code == 1, "{said}");
     }
 }
+
+#[test]
+fn programs_of_others_can_use_the_network_alone() {
+    use std::net::UdpSocket;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let net = directory.path().join("net");
+    let child = Command::new(TESTNET)
+        .args(["net", "--pops", "ams,sin", "--jitter", "0", "--dir"])
+        .arg(&net)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let planet = Planet { process: child, directory: net };
+    eventually("the network is there", || planet.ask(&["status", "--json"]).status.success().then_some(()));
+    let address = |node: usize, which: &str| planet.rows()[node][which].as_str().expect("an address").to_owned();
+    let [a, b] = [0, 1].map(|node| UdpSocket::bind(address(node, "listen")).expect("it is free"));
+    b.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
+    let mut buffer = [0; 16];
+    let sent = Instant::now();
+    a.send_to(b"hello", address(1, "gossip")).expect("sent");
+    let (len, source) = b.recv_from(&mut buffer).expect("it arrives");
+    assert_eq!((&buffer[..len], source.to_string()), (&b"hello"[..], address(0, "gossip")));
+    assert!(sent.elapsed() > Duration::from_millis(70), "{:?} from Amsterdam to Singapore", sent.elapsed());
+    planet.tell(&["cut", "ams", "sin"]);
+    a.send_to(b"lost", address(1, "gossip")).expect("sent");
+    assert!(b.recv_from(&mut buffer).is_err());
+    planet.tell(&["heal"]);
+    a.send_to(b"again", address(1, "gossip")).expect("sent");
+    b.recv_from(&mut buffer).expect("it arrives");
+}
