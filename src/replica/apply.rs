@@ -103,7 +103,7 @@ impl<S: Store> Replica<S> {
                 self.merge(key, held, entry.dropped())?;
                 return Ok(Applied::Seen);
             }
-            return self.await_blob(record, entry, source);
+            return self.await_blob(record, entry, source, now);
         }
         self.merge(key, held, entry)?;
         Ok(Applied::Seen)

@@ -3,6 +3,7 @@
 //! Until then the old value stays readable and the record's dot does not count as seen. A record that waits is
 //! durable; if a later write dominates it, its dot counts and its chunks go.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -42,6 +43,8 @@ struct Pending {
     sources: BTreeSet<NodeId>,
     /// Peers that did not have a chunk when asked.
     lacking: BTreeSet<NodeId>,
+    /// How often one had not, or did not answer in time.
+    refusals: u32,
 }
 
 impl Pending {
@@ -54,6 +57,7 @@ impl Pending {
             asked: BTreeMap::new(),
             sources: BTreeSet::new(),
             lacking: BTreeSet::new(),
+            refusals: 0,
         }
     }
 
@@ -159,12 +163,19 @@ impl Blobs {
 
 impl<S: Store> Replica<S> {
     /// A record would win but for its blob, which is not here.
-    pub(super) fn await_blob(&mut self, record: &Record, entry: Entry, source: NodeId) -> Result<Applied, StoreError> {
+    pub(super) fn await_blob(
+        &mut self,
+        record: &Record,
+        entry: Entry,
+        source: NodeId,
+        now: Now,
+    ) -> Result<Applied, StoreError> {
         if let Some(pending) = self.blobs.pending.get_mut(&entry.dot) {
             pending.sources.insert(source);
             return Ok(Applied::Pending);
         }
-        if self.blobs.pending.len() >= self.config.bounds.pending {
+        let is_full = self.blobs.pending.len() >= self.config.bounds.pending;
+        if is_full && !self.make_room(&record.key, &entry, now)? {
             self.count("pending_dropped");
             return Ok(Applied::Dropped);
         }
@@ -177,6 +188,49 @@ impl<S: Store> Replica<S> {
         pending.sources.insert(source);
         self.blobs.insert(pending);
         Ok(Applied::Pending)
+    }
+
+    /// Forgets a record that waits, in favour of `entry`: one that `entry` dominates, or, while no chunks come at all, one
+    /// whose blob was asked for in vain. What is overwritten faster than it can be pulled, or was lost with its writer, would else
+    /// take all room for ever, and keep out the very writes that dominate it. Its dot was not seen: if it still matters,
+    /// it comes again.
+    fn make_room(&mut self, key: &Key, entry: &Entry, now: Now) -> Result<bool, StoreError> {
+        let of_key = self.blobs.by_key.get(key).into_iter().flatten();
+        let is_dominated = |dot: &&Dot| self.blobs.pending.get(dot).is_some_and(|other| other.entry.loses_to(entry));
+        let mut victims: Vec<Dot> = of_key.filter(is_dominated).copied().collect();
+        if victims.is_empty() && !self.blobs.are_coming(now.mono) {
+            victims = self.unavailable();
+        }
+        let mut victim = None;
+        for dot in victims {
+            // One whose dot is seen waits in place of what is damaged, and nobody would send it again.
+            if victim.is_none() && !self.versions.contains(&self.store, dot)? {
+                victim = self.blobs.remove(dot).map(|pending| (dot, pending));
+            }
+        }
+        let Some((dot, pending)) = victim else { return Ok(false) };
+        let key = &pending.record.key;
+        self.store.remove_pending(dot);
+        self.syncs.forgotten(dot);
+        self.staged = true;
+        self.count("pending_forgotten");
+        let held = self.store.get(key)?;
+        let waiting = self.blobs.by_key.get(key).into_iter().flatten();
+        let mut in_use = waiting.filter_map(|dot| self.blobs.pending.get(dot)).map(|other| &other.entry).chain(&held);
+        if let Some(blob) =
+            pending.blob().filter(|blob| !in_use.any(|other| other.blob().map(|b| b.id) == Some(blob.id)))
+        {
+            self.store.remove_blob(BlobAddress::of(key, blob.id))?;
+        }
+        Ok(true)
+    }
+
+    /// Records whose blob was asked for in vain, first those for which it was most often.
+    fn unavailable(&self) -> Vec<Dot> {
+        let refused = self.blobs.pending.iter().filter(|(_, pending)| pending.refusals > 0);
+        let mut refused: Vec<_> = refused.map(|(dot, pending)| (Reverse(pending.refusals), *dot)).collect();
+        refused.sort_unstable();
+        refused.into_iter().map(|(_, dot)| dot).collect()
     }
 
     /// `key` holds `entry` now: records of that key that wait and are dominated need wait no longer.
@@ -227,7 +281,9 @@ impl<S: Store> Replica<S> {
             self.blobs.retry_at = None;
             self.blobs.pending.values_mut().for_each(|pending| pending.lacking.clear());
         }
-        let dots: Vec<Dot> = self.blobs.pending.keys().copied().collect();
+        // Those that were asked for in vain come last: however many they are, they keep nobody else from being asked for.
+        let mut dots: Vec<Dot> = self.blobs.pending.keys().copied().collect();
+        dots.sort_by_cached_key(|dot| self.blobs.pending.get(dot).map(|pending| pending.refusals));
         for dot in dots {
             while self.blobs.asked.values().sum::<usize>() < CHUNK_REQUESTS_MAX {
                 let Some(pending) = self.blobs.pending.get(&dot) else { break };
@@ -270,11 +326,12 @@ impl<S: Store> Replica<S> {
     fn give_up_on_late_chunks(&mut self, now: Mono) {
         let mut late = Vec::new();
         for pending in self.blobs.pending.values_mut() {
-            let lacking = &mut pending.lacking;
+            let (lacking, refusals) = (&mut pending.lacking, &mut pending.refusals);
             pending.asked.retain(|_, (node, at)| {
                 let in_time = now < *at + CHUNK_TIMEOUT;
                 if !in_time {
                     lacking.insert(*node);
+                    *refusals = refusals.saturating_add(1);
                     late.push(*node);
                 }
                 in_time
@@ -331,6 +388,7 @@ impl<S: Store> Replica<S> {
             match &chunk {
                 None => {
                     pending.lacking.insert(node);
+                    pending.refusals = pending.refusals.saturating_add(1);
                     self.blobs.retry_at.get_or_insert(now.mono + CHUNK_RETRY);
                 }
                 Some(_) if !fits => {

@@ -161,7 +161,7 @@ impl<S: Store> Replica<S> {
         let record = record.filter(|record| record.key == *damage.key());
         let is_mended = match record {
             Some(record) => match self.decode(&record, node) {
-                Some(entry) => self.mend(&record, entry, node)?,
+                Some(entry) => self.mend(&record, entry, node, now)?,
                 None => false,
             },
             None => false,
@@ -176,7 +176,7 @@ impl<S: Store> Replica<S> {
 
     /// Takes a record in place of what is held, if it is the same write or a later one. The version vector says of
     /// both that they were seen, so it has no say here.
-    fn mend(&mut self, record: &Record, entry: Entry, source: NodeId) -> Result<bool, StoreError> {
+    fn mend(&mut self, record: &Record, entry: Entry, source: NodeId, now: Now) -> Result<bool, StoreError> {
         let key = &record.key;
         let is_beyond = entry.marker().time > Timestamp::CEILING || entry.stamp > Timestamp::CEILING;
         if is_beyond || self.deleted.contains(&key.namespace()) {
@@ -196,7 +196,7 @@ impl<S: Store> Replica<S> {
         if let Some(blob) = entry.blob() {
             let address = BlobAddress::of(key, blob.id);
             if self.store.chunks_held(address, blob.chunks.len() as u32)?.contains(&false) {
-                self.await_blob(record, entry, source)?;
+                self.await_blob(record, entry, source, now)?;
                 return Ok(true);
             }
         }

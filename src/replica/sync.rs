@@ -135,6 +135,16 @@ impl<V> Syncs<V> {
         }
     }
 
+    /// A record that waited for its blob is forgotten. No session may be joined that claims it, and none that was cut
+    /// short counts as had.
+    pub(super) fn forgotten(&mut self, dot: Dot) {
+        for inbound in self.inbound.values_mut() {
+            let may_claim = inbound.versions.as_ref().is_none_or(|versions| versions.contains(dot));
+            inbound.incomplete |= may_claim || inbound.waits_for.contains(&dot);
+        }
+        self.partial.retain(|_, (_, partial)| !partial.contains(dot));
+    }
+
     /// Whether a session that is sent could go on right now.
     pub(super) fn can_go_on(&self, peers: &BTreeMap<NodeId, Peer>, window: u64) -> bool {
         self.outbound.iter().any(|(node, out)| peers.contains_key(node) && out.sent - out.applied < window)

@@ -432,6 +432,37 @@ fn a_large_value_is_visible_only_whole_and_the_old_one_until_then() {
 }
 
 #[test]
+fn large_values_that_are_overwritten_before_they_can_be_pulled_hold_nobody_up() {
+    let mut world = calm(3);
+    let large = |number: u64, version: u64| {
+        let chunk = Bytes::from(format!("{number}, {version}").into_bytes());
+        let id = BlobId([version as u8; 16]);
+        let blob = Blob { id, len: chunk.len() as u64, chunks: vec![*blake3::hash(&chunk).as_bytes()] };
+        (Request::PutChunk { key: user_key(number), id, index: 0, chunk }, Value::Blob(blob))
+    };
+    // All within a moment: the chunks of all versions but the last are gone when the others ask for them.
+    world.latency_us = 100_000..150_000;
+    let (count, last) = (40, 2 * PENDING_MAX as u64 / 40);
+    for version in 1..=last {
+        for number in 0..count {
+            let (upload, value) = large(number, version);
+            world.request(0, upload);
+            world.write(0, user_key(number), Content { value, ..inline(b"") });
+        }
+    }
+    for _ in 0..10 {
+        settle(&mut world);
+    }
+    for number in 0..count {
+        let content = Content { value: large(number, last).1, ..inline(b"") };
+        assert_eq!(read(&world, 1, &user_key(number)), Some(content.clone()), "{number}");
+        assert_eq!(read(&world, 2, &user_key(number)), Some(content), "{number}");
+    }
+    assert!(counter(&world, 1, "pending_forgotten") > 0, "otherwise this shows nothing");
+    check_converged(&world, &BTreeMap::new()).expect("all agree");
+}
+
+#[test]
 fn a_stuck_peer_is_left_behind_and_catches_up_without_holding_anyone() {
     let mut world = calm(3);
     world.stuck.insert(2);

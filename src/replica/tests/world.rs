@@ -52,6 +52,8 @@ pub(super) struct World {
     cuts: BTreeSet<(usize, usize)>,
     streams: BTreeMap<(usize, LinkId, Class), Mono>,
     pub(super) roughness: Roughness,
+    /// How long a message takes, microseconds.
+    pub(super) latency_us: std::ops::Range<u64>,
     /// Processes whose transport takes nothing for them: what is sent to them waits.
     pub(super) stuck: BTreeSet<usize>,
     held_back: Vec<(usize, Output)>,
@@ -86,6 +88,7 @@ impl World {
             cuts: BTreeSet::new(),
             streams: BTreeMap::new(),
             roughness,
+            latency_us: 1_000..40_000,
             stuck: BTreeSet::new(),
             held_back: Vec::new(),
             sabotage,
@@ -291,7 +294,7 @@ impl World {
         }
         let copies = 1 + usize::from(is_rough && self.rng.random_bool(repeat));
         for _ in 0..copies {
-            let mut at = self.now + Mono(self.rng.random_range(1_000..40_000));
+            let mut at = self.now + Mono(self.rng.random_range(self.latency_us.clone()));
             if !is_rough {
                 let last = self.streams.entry((from, link, class)).or_default();
                 at = at.max(*last + Mono(1));
