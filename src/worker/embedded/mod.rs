@@ -27,7 +27,7 @@ use hyper::body::Body;
 use hyper::header::{HOST, HeaderMap};
 use hyper::{Request, Response};
 use serde_json::{Value as Json, json};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -41,6 +41,7 @@ pub use check::unfit;
 use crew::Crew;
 use isolate::{Asked, Isolate};
 use outbound::Outbound;
+use rewriter::REWRITTEN_MAX;
 use shelf::Shelf;
 use visit::Visit;
 
@@ -61,6 +62,8 @@ struct Ground {
     crew: Arc<Crew>,
     outbound: Outbound,
     cache: Cache,
+    /// Places for pages that are being rewritten.
+    rewriting: Arc<Semaphore>,
 }
 
 /// The engine.
@@ -78,7 +81,8 @@ impl Embedded {
     pub fn start(threads: usize, reach_local: bool, kv: Kv, tails: Tails, files: Arc<dyn Files>) -> io::Result<Self> {
         let crew = Crew::start(threads)?;
         let (outbound, cache) = (Outbound::new(reach_local), Cache::default());
-        let ground = Arc::new(Ground { kv, tails, files, crew, outbound, cache });
+        let rewriting = Arc::new(Semaphore::new(REWRITTEN_MAX));
+        let ground = Arc::new(Ground { kv, tails, files, crew, outbound, cache, rewriting });
         let shelf = Arc::new(Shelf::default());
         let (swept, crew) = (Arc::clone(&shelf), Arc::clone(&ground.crew));
         let sweeper = tokio::spawn(async move {

@@ -1,5 +1,7 @@
 //! Pages that are rewritten: see `rewriter`.
 
+use std::sync::Arc;
+
 use rquickjs::{Ctx, Exception, Function, Object};
 
 use super::{Desk, Given, Passed};
@@ -11,11 +13,11 @@ pub(super) fn add<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &Desk) -> rquic
 
     let at = desk.clone();
     let new = move |ctx: Ctx<'js>, handlers: String| {
-        let visit = at.visit(&ctx)?;
-        let rewriter = Rewriter::new(&handlers).map_err(|why| Exception::throw_type(&ctx, &why))?;
-        visit
-            .keep_rewriter(rewriter)
-            .ok_or_else(|| Exception::throw_message(&ctx, "Too many pages are being rewritten."))
+        let (isolate, visit) = (at.isolate(&ctx)?, at.visit(&ctx)?);
+        let too_many = || Exception::throw_message(&ctx, "Too many pages are being rewritten.");
+        let place = Arc::clone(&isolate.ground.rewriting).try_acquire_owned().map_err(|_| too_many())?;
+        let rewriter = Rewriter::new(&handlers, place).map_err(|why| Exception::throw_type(&ctx, &why))?;
+        visit.keep_rewriter(rewriter).ok_or_else(too_many)
     };
     host.set("rewriterNew", Function::new(ctx.clone(), new)?)?;
 
