@@ -16,7 +16,7 @@ use crate::kv::Kv;
 use crate::metrics::Metrics;
 use crate::net::Net;
 use crate::node::{Alarms, Handle, Keys, Members, Node, invite};
-use crate::replica::{AckLevel, NamespaceId, NodeId, Reply, Request, Status};
+use crate::replica::{AckLevel, NamespaceId, NodeId, PeerStatus, Reply, Request, Status};
 
 pub use backup::BackupRefusal;
 
@@ -309,15 +309,20 @@ impl Operator {
         }
     }
 
-    /// Takes another node off the roster for good, named by its name or its id: one that is lost. What only it held is
-    /// lost with it. Refused while it is connected, for then it can leave by itself and hand on what it holds.
-    pub async fn evict(&self, named: &str) -> Result<NodeId, OperatorError> {
+    /// Takes another node off the roster for good, named by its name or its id: one that is lost, or with `connected` also
+    /// one that runs and is not to be trusted. What only it held is lost with it; one that can be trusted leaves by itself
+    /// and hands on what it holds.
+    pub async fn evict(&self, named: &str, connected: bool) -> Result<NodeId, OperatorError> {
         let node = self.find(named)?;
         if node == self.0.node {
             return Err(OperatorError("This is the node itself: it can leave (`starling node leave`).".into()));
         }
-        if self.replica_status().await?.peers.iter().any(|peer| peer.node == node && peer.connected) {
-            let message = format!("{named} is connected: run `starling node leave` there, or stop it first.");
+        let is_connected = |peer: &PeerStatus| peer.node == node && peer.connected;
+        if !connected && self.replica_status().await?.peers.iter().any(is_connected) {
+            let message = format!(
+                "{named} is connected: run `starling node leave` there, or stop it first. One that can't be trusted is \
+                 taken off as it is with `--connected`."
+            );
             return Err(OperatorError(message));
         }
         match self.ask(Request::Evict(node)).await? {

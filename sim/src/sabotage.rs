@@ -20,6 +20,7 @@ pub const ALL: &[(&str, Sabotage, &str)] = &[
     ("mark-by-clock", Sabotage::MarkByClock, "take a write's marker from the clock alone"),
     ("resume-anywhere", Sabotage::ResumeAnywhere, "resume a session whichever process sends it now"),
     ("forget-marks", Sabotage::ForgetMarks, "shorten a bookmark by what not all members have"),
+    ("ignore-eviction", Sabotage::IgnoreEviction, "take no notice of being turned away"),
     ("boastful-positions", Sabotage::BoastfulPositions, "let a place in the change feed speak of what is not here"),
 ];
 

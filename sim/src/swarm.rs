@@ -125,7 +125,8 @@ fn draw_faults(nodes: usize, duration: Span, rng: &mut ChaCha8Rng) -> Vec<Fault>
                 30..33 => FaultKind::Wipe,
                 33..36 => FaultKind::Clone,
                 36..40 => FaultKind::Join { count: 1 },
-                40..42 => FaultKind::Leave,
+                40 => FaultKind::Leave,
+                41 => FaultKind::Evict,
                 42..56 => FaultKind::Partition { from, direction },
                 56..60 => FaultKind::Flap { from, period: Span::ms(rng.random_range(200..3_000)) },
                 60..72 => FaultKind::Reset { from },
@@ -148,7 +149,7 @@ fn draw_faults(nodes: usize, duration: Span, rng: &mut ChaCha8Rng) -> Vec<Fault>
             };
             // Wherever a node stays away for good, it is one node and not a third of them.
             let nodes = match kind {
-                FaultKind::Wipe | FaultKind::Leave | FaultKind::Clone => one(rng),
+                FaultKind::Wipe | FaultKind::Leave | FaultKind::Evict | FaultKind::Clone => one(rng),
                 _ => nodes,
             };
             Fault { at, lasts, nodes, kind }

@@ -299,6 +299,11 @@ impl World {
                 self.watch.note(self.now_us, || format!("host {host} disconnects {link}: {reason}"));
                 self.close(link as usize, host);
             }
+            Output::TurnAway { link, node } => {
+                self.watch.note(self.now_us, || format!("host {host} turns away {node}, which is evicted"));
+                self.connections[link as usize].turned_away = true;
+                self.close(link as usize, host);
+            }
             Output::Reply { ticket, reply } => self.replied(host, ticket, reply),
             Output::KeepSecrets(secrets) => self.hosts[host].secrets = secrets,
             Output::Changed(changes) => self.changed(host, &changes),

@@ -32,6 +32,8 @@ struct Invitation {
 #[derive(Deserialize)]
 struct Eviction {
     node: String,
+    #[serde(default)]
+    connected: bool,
 }
 
 pub(crate) async fn status(api: &Api) -> Result<Reply, RequestError> {
@@ -141,8 +143,8 @@ pub(crate) async fn verify(api: &Api, caller: &Caller, body: &mut RequestBody) -
 
 pub(crate) async fn evict(api: &Api, caller: &Caller, body: &mut RequestBody) -> Result<Reply, RequestError> {
     caller.require(Scope::Operate, None)?;
-    let Eviction { node } = json_of(body, "\"node\"").await?;
-    let id = api.shared.operator.evict(&node).await?;
+    let Eviction { node, connected } = json_of(body, "\"node\"").await?;
+    let id = api.shared.operator.evict(&node, connected).await?;
     api.audit(caller, "node.evict", node).await;
     envelope::bare(&json!({ "node": id.to_string() }))
 }

@@ -22,6 +22,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Subcommand)]
 pub(super) enum NodeCommand {
     Leave(LeaveArgs),
+    #[command(visible_alias = "remove")]
     Evict(EvictArgs),
 }
 
@@ -34,22 +35,30 @@ impl NodeCommand {
     }
 }
 
-const EVICT_ABOUT: &str = "Take a lost node off the cluster for good. Asked of any node that lives.
+const EVICT_ABOUT: &str = "Take a node off the cluster for good: one that is lost, or that can't be trusted. Asked of any node that lives.
 
 Watermarks, tombstones and --acks all wait for every member, also for one that will not come back. After this they \
 don't. Writes that only the lost node held are lost. Should it start again all the same, it is turned away: to come back \
-it joins anew, with an empty data directory and a new token. Refused while the node is connected: it can leave by itself.";
+it joins anew, with an empty data directory and a new token.
+
+A node that is connected can leave by itself, and then hands on what it holds: `starling node leave` there. If it can't be \
+trusted, --connected takes it off as it is: every node closes its connection, refuses its certificate and tells it so, and \
+it takes no writes from then on. What it had accepted and not yet sent stays on its disk.";
 
 const EVICT_EXAMPLES: &str = "Examples:
   starling node evict fra-4be1
+  starling node evict fra-4be1 --connected
   starling node evict 0123456789abcdef --yes --data /var/lib/starling";
 
-/// Take a lost node off the cluster for good
+/// Take a lost or hostile node off the cluster for good
 #[derive(Args)]
 #[command(long_about = EVICT_ABOUT, after_long_help = EVICT_EXAMPLES)]
 pub(super) struct EvictArgs {
     /// Its name or its id, as `starling status` shows them
     node: String,
+    /// Also while it is connected
+    #[arg(long)]
+    connected: bool,
     #[command(flatten)]
     target: TargetArgs,
     /// Don't ask
@@ -62,9 +71,9 @@ impl EvictArgs {
         let client = self.target.client(environment)?;
         let named = harmless(&self.node);
         if !self.yes {
-            super::confirm(&format!("takes the lost node {named} off the cluster for good"), &named)?;
+            super::confirm(&format!("takes {named} off the cluster for good"), &named)?;
         }
-        client.evict(&self.node).await?;
+        client.evict(&self.node, self.connected).await?;
         tell(&format!("{named} is off the roster. Replace it with a new node: `starling invite` makes a token."));
         Ok(())
     }

@@ -36,9 +36,10 @@ impl Client {
         call.value().await.map(drop)
     }
 
-    /// Takes a node that is lost off the cluster's roster.
-    pub async fn evict(&self, node: &str) -> Result<(), ClientError> {
-        self.request(Method::POST, EVICT_PATH).json(&json!({ "node": node })).value().await.map(drop)
+    /// Takes a node that is lost off the cluster's roster, or with `connected` also one that runs.
+    pub async fn evict(&self, node: &str, connected: bool) -> Result<(), ClientError> {
+        let body = json!({ "node": node, "connected": connected });
+        self.request(Method::POST, EVICT_PATH).json(&body).value().await.map(drop)
     }
 
     /// Gets what stands at a path below `/starling/v1`.

@@ -76,9 +76,8 @@ async fn authenticate(shared: &Shared, incoming: Incoming) -> Result<Accepted, S
             tracing::warn!("another process has this node's identity");
             refuse("this node's own identity")
         }
-        Some(Caller::Peer(node)) if shared.is_banned(node) => refuse("banned"),
         Some(Caller::Peer(node)) => {
-            let boot = connection::greet(&connection, shared.boot).await.map_err(|error| error.to_string())?;
+            let boot = connection::meet(shared, node, &connection).await?;
             Ok(Accepted::Peer(Candidate::new(node, connection, false, boot)))
         }
     }

@@ -49,6 +49,8 @@ pub(super) enum CloseCode {
     Busy = 5,
     /// Not an outstanding invite.
     UnknownInvite = 6,
+    /// The other node is evicted: nobody will talk to it any more.
+    Evicted = 7,
 }
 
 impl From<CloseCode> for VarInt {
@@ -57,12 +59,33 @@ impl From<CloseCode> for VarInt {
     }
 }
 
+/// Whether the peer has ended a connection because it holds this node for evicted.
+pub(super) fn is_turned_away(ended: &ConnectionError) -> bool {
+    matches!(ended, ConnectionError::ApplicationClosed(close) if close.error_code == CloseCode::Evicted.into())
+}
+
 /// What ends a link from within.
 enum Fault {
     /// The peer broke the framing.
     Malformed(String),
     /// The connection is gone; it knows why itself.
     Lost,
+}
+
+/// Exchanges hellos with a node whose certificate is known, if it is no evicted one. Returns the boot number of its process.
+pub(super) async fn meet(shared: &Shared, node: NodeId, connection: &Connection) -> Result<u64, String> {
+    if shared.is_banned(node) {
+        connection.close(CloseCode::Evicted.into(), b"evicted");
+        return Err("evicted".into());
+    }
+    let greeted = greet(connection, shared.boot).await;
+    if let Err(GreetError::Lost(ended)) = &greeted
+        && is_turned_away(ended)
+    {
+        // The consumer may be gone at shutdown.
+        let _ = shared.events.send(NetEvent::TurnedAway { node }).await;
+    }
+    greeted.map_err(|error| error.to_string())
 }
 
 /// Exchanges hellos: afterwards each side knows that the other has accepted its certificate. Returns the boot number
@@ -131,6 +154,9 @@ pub(super) async fn run(shared: Arc<Shared>, candidate: Candidate) -> bool {
         serve(&shared, &link, inboxes).await;
         let reason = end_reason(&link);
         tracing::debug!(%node, link = id.0, reason, "disconnected");
+        if link.connection.close_reason().is_some_and(|ended| is_turned_away(&ended)) {
+            let _ = shared.events.send(NetEvent::TurnedAway { node }).await;
+        }
         let _ = shared.events.send(NetEvent::Disconnected { node, link: id, reason }).await;
     }
     shared.mesh().retire(&link);

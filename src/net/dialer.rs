@@ -72,11 +72,7 @@ async fn dial(shared: &Shared, node: NodeId, address: SocketAddr) -> Result<Cand
             .connect_with(shared.client_config(), address, &server_name(node))
             .map_err(|error| error.to_string())?;
         let connection = connecting.await.map_err(|error| error.to_string())?;
-        if shared.is_banned(node) {
-            connection.close(connection::CloseCode::Refused.into(), b"banned");
-            return Err("banned".into());
-        }
-        let boot = connection::greet(&connection, shared.boot).await.map_err(|error| error.to_string())?;
+        let boot = connection::meet(shared, node, &connection).await?;
         Ok(Candidate::new(node, connection, true, boot))
     };
     match timeout(shared.tuning.dial_timeout, attempt).await {

@@ -151,6 +151,14 @@ impl Net {
         }
     }
 
+    /// Ends a link and tells the peer that it is evicted.
+    pub fn turn_away(&self, link: LinkId) {
+        let link = self.shared.mesh().link(link).cloned();
+        if let Some(link) = link {
+            link.close(CloseCode::Evicted, "evicted");
+        }
+    }
+
     /// The smoothed round-trip time of a link.
     pub fn rtt(&self, link: LinkId) -> Option<Duration> {
         self.shared.mesh().link(link).map(|link| link.connection.rtt())

@@ -39,6 +39,11 @@ pub enum NetEvent {
         /// For people.
         reason: String,
     },
+    /// A node of this cluster refuses this one, which it says is evicted.
+    TurnedAway {
+        /// Who says so.
+        node: NodeId,
+    },
     /// A frame has arrived.
     Frame {
         /// From whom.

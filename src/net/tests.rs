@@ -6,7 +6,7 @@ mod links;
 mod mesh;
 mod trust;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +67,8 @@ struct Node {
     up: BTreeMap<LinkId, (NodeId, bool)>,
     /// Links that have ended, with the reason.
     down: BTreeMap<LinkId, String>,
+    /// Who says that this node is evicted.
+    turned_away: BTreeSet<NodeId>,
     frames: Vec<Received>,
     sent: BTreeMap<(LinkId, Class), usize>,
 }
@@ -79,7 +81,15 @@ impl Node {
     fn start_with(config: NetConfig) -> Self {
         let (sender, events) = mpsc::channel(256);
         let net = Net::bind(config, sender).unwrap();
-        Self { net, events, up: BTreeMap::new(), down: BTreeMap::new(), frames: Vec::new(), sent: BTreeMap::new() }
+        Self {
+            net,
+            events,
+            up: BTreeMap::new(),
+            down: BTreeMap::new(),
+            turned_away: BTreeSet::new(),
+            frames: Vec::new(),
+            sent: BTreeMap::new(),
+        }
     }
 
     fn id(&self) -> NodeId {
@@ -105,6 +115,7 @@ impl Node {
                 assert!(self.up.remove(&link).is_some(), "disconnected twice or never connected");
                 self.down.insert(link, reason);
             }
+            NetEvent::TurnedAway { node } => _ = self.turned_away.insert(node),
             NetEvent::Frame { node, link, class, bytes, permit } => {
                 assert!(self.up.contains_key(&link), "frame outside of its link's life");
                 self.frames.push(Received { node, link, class, bytes, permit });

@@ -249,6 +249,7 @@ impl Driver {
                 tracing::info!(%node, reason, "disconnected");
                 Input::Disconnected { node, link: link.0 }
             }
+            Wake::Net(NetEvent::TurnedAway { node }) => Input::TurnedAway { node },
             Wake::Net(NetEvent::Sent { node, link, class, bytes }) => {
                 Input::Sent { node, link: link.0, class: class_of(class), bytes }
             }
@@ -289,6 +290,10 @@ impl Driver {
                 Output::Disconnect { link, node, reason } => {
                     tracing::info!(%node, reason, "disconnecting");
                     self.net.disconnect(LinkId(link), reason);
+                }
+                Output::TurnAway { link, node } => {
+                    tracing::info!(%node, "turning away an evicted node");
+                    self.net.turn_away(LinkId(link));
                 }
                 Output::Reply { ticket, reply } => replies.push((ticket, reply)),
                 Output::KeepSecrets(secrets) => {

@@ -182,9 +182,11 @@ impl<S: Store> Replica<S> {
         if self.roster.is_evicted(self.config.node) {
             self.alarm(Alarm::Evicted);
         }
-        let evicted: Vec<_> = self.peers.keys().copied().filter(|node| self.roster.is_evicted(*node)).collect();
-        for node in evicted {
-            self.drop_peer(node, "evicted from the roster");
+        let evicted = self.peers.iter().filter(|(node, _)| self.roster.is_evicted(**node));
+        let evicted: Vec<_> = evicted.map(|(node, peer)| (*node, peer.link)).collect();
+        for (node, link) in evicted {
+            self.outputs.push_back(Output::TurnAway { link, node });
+            self.forget_link(node);
         }
     }
 }

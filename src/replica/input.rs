@@ -47,6 +47,11 @@ pub enum Input {
         /// The connection.
         link: LinkId,
     },
+    /// A node of this cluster turned this one away: it says that this node is evicted. Whoever may say so may evict it.
+    TurnedAway {
+        /// Who.
+        node: NodeId,
+    },
     /// A peer said something.
     Received {
         /// The peer.
@@ -240,6 +245,13 @@ pub enum Output {
         node: NodeId,
         /// Why, for people.
         reason: &'static str,
+    },
+    /// Close a connection and tell the peer that it is evicted: by itself it would not hear of it.
+    TurnAway {
+        /// The connection.
+        link: LinkId,
+        /// The peer.
+        node: NodeId,
     },
     /// Answer a local client.
     Reply {

@@ -159,6 +159,8 @@ pub enum Sabotage {
     MarkByClock,
     /// Resume a session that was cut short where it stopped, whichever process sends it now.
     ResumeAnywhere,
+    /// Take no notice of being turned away.
+    IgnoreEviction,
 }
 
 /// One node's replica over its store.
@@ -179,6 +181,8 @@ pub struct Replica<S: Store> {
     life: Option<write::Life>,
     /// A newer process has this node's identity.
     superseded: bool,
+    /// Others say that this node is evicted.
+    turned_away: bool,
     versions: fold::Versions,
     digest: Digest,
     roster: Roster,
@@ -246,6 +250,7 @@ impl<S: Store> Replica<S> {
             offsets: Offsets::default(),
             life: None,
             superseded: false,
+            turned_away: false,
             versions: fold::Versions::new(recovered.versions, recovered.folded, config.bounds.intervals_per_origin),
             digest,
             roster,
@@ -282,6 +287,10 @@ impl<S: Store> Replica<S> {
             Input::Connected { node, link } => self.on_connected(node, link, now),
             Input::Disconnected { node, link } => {
                 self.on_disconnected(node, link);
+                Ok(())
+            }
+            Input::TurnedAway { node } => {
+                self.on_turned_away(node);
                 Ok(())
             }
             Input::Received { node, link, message } => self.on_message(node, link, message, now),
@@ -405,8 +414,12 @@ impl<S: Store> Replica<S> {
     }
 
     fn on_connected(&mut self, node: NodeId, link: LinkId, now: Now) -> Result<(), StoreError> {
-        if self.roster.is_evicted(node) || node == self.config.node {
-            self.outputs.push_back(Output::Disconnect { link, node, reason: "not a member" });
+        if self.roster.is_evicted(node) {
+            self.outputs.push_back(Output::TurnAway { link, node });
+            return Ok(());
+        }
+        if node == self.config.node {
+            self.outputs.push_back(Output::Disconnect { link, node, reason: "this node's own identity" });
             return Ok(());
         }
         self.forget_link(node);
@@ -484,6 +497,20 @@ impl<S: Store> Replica<S> {
             self.superseded = true;
             self.alarm(Alarm::Superseded);
         }
+    }
+
+    /// This node writes no more. What it holds and has told nobody of stays on its disk.
+    fn on_turned_away(&mut self, node: NodeId) {
+        let is_news = !self.roster.is_evicted(node) && !self.is_evicted();
+        if is_news && self.config.sabotage != Sabotage::IgnoreEviction {
+            self.turned_away = true;
+            self.alarm(Alarm::Evicted);
+        }
+    }
+
+    /// Whether this node is evicted, as far as it knows.
+    fn is_evicted(&self) -> bool {
+        self.turned_away || self.roster.is_evicted(self.config.node)
     }
 
     /// Everything that is due.

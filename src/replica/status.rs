@@ -145,7 +145,7 @@ impl<S: Store> Replica<S> {
     fn refusing(&self) -> Option<&'static str> {
         match () {
             _ if self.superseded => Some("a newer process runs with this node's identity"),
-            _ if self.roster.is_evicted(self.config.node) => Some("this node was taken off the roster"),
+            _ if self.is_evicted() => Some("this node was taken off the roster"),
             _ if self.skew.refuses_writes() => Some("this node's clock is too far from its peers'"),
             _ => None,
         }

@@ -116,7 +116,7 @@ impl<S: Store> Replica<S> {
     fn refusal_of(&self, key: &Key) -> Option<Refusal> {
         match () {
             _ if self.superseded => Some(Refusal::Superseded),
-            _ if self.roster.is_evicted(self.config.node) => Some(Refusal::Evicted),
+            _ if self.is_evicted() => Some(Refusal::Evicted),
             _ if self.skew.refuses_writes() => Some(Refusal::ClockFenced(self.skew.ahead_ms())),
             _ if self.deleted.contains(&key.namespace()) => Some(Refusal::NamespaceDeleted),
             _ => None,

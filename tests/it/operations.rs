@@ -65,6 +65,33 @@ fn a_lost_node_is_evicted_and_nobody_waits_for_it_any_more() {
 }
 
 #[test]
+fn a_node_that_is_evicted_while_it_runs_hears_of_it_and_takes_no_writes() {
+    let founder = Node::start(&[]);
+    founder.ok(&["kv", "namespace", "create", "s"]);
+    let (evicted, third) = (join(&founder), join(&founder));
+    for node in [&evicted, &third] {
+        ready(node);
+    }
+    let put = |node: &Node| node.run(&["kv", "key", "put", "k", "v", "-n", "s"]);
+    assert_eq!(put(&evicted).code, 0);
+    let name = evicted.ok(&["status", "--json"]).json()["name"].as_str().expect("a name").to_owned();
+    founder.ok(&["node", "remove", &name, "--connected", "--yes"]);
+    let refused = |node: &Node| until("the refusal", || Some(put(node)).filter(|said| said.code != 0));
+    let said = refused(&evicted);
+    assert!(said.err.contains("taken off the roster"), "{said:?}");
+    for node in [&founder, &third] {
+        until("the others to go on without it", || {
+            let status = node.ok(&["status", "--json"]).json();
+            (status["peers"].as_array().is_some_and(|peers| peers.len() == 1)).then_some(())
+        });
+        assert_eq!(put(node).code, 0, "the others go on");
+    }
+    // What its process knew is gone, and it is told again.
+    let said = refused(&evicted.restart(&[]));
+    assert!(said.err.contains("taken off the roster"), "{said:?}");
+}
+
+#[test]
 fn metrics_are_for_those_with_a_token_and_count_what_happens() {
     let node = Node::start(&["--pop", "FRA"]);
     node.ok(&["kv", "namespace", "create", "s"]);

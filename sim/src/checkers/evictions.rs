@@ -1,4 +1,5 @@
-//! Evictions only ever grow: whoever holds one does not count the node as a member.
+//! Evictions only ever grow: whoever holds one does not count the node as a member. And in the end an evicted node that
+//! runs has heard of it.
 
 use starling::replica::{NamespaceId, NodeId};
 
@@ -25,6 +26,17 @@ impl Checker for EvictionsStay {
                 if !replica.roster().is_evicted(node) || replica.roster().members().any(|(member, _)| member == node) {
                     return Err(format!("host {host} holds the eviction of {node} and counts it as a member"));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn at_rest(&mut self, scene: &Scene) -> Verdict {
+        let running =
+            || scene.hosts.iter().enumerate().filter_map(|(host, this)| Some((host, this, this.replica.as_ref()?)));
+        for (host, this, _) in running() {
+            if let Some((other, ..)) = running().find(|(_, _, replica)| replica.roster().is_evicted(this.node)) {
+                return Err(format!("host {host} goes on, and host {other} knows that it is evicted"));
             }
         }
         Ok(())

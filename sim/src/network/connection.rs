@@ -30,6 +30,8 @@ pub struct Connection {
     pub up: [bool; 2],
     /// Neither side will use it again.
     pub closed: bool,
+    /// One side has closed it because the other one is evicted.
+    pub turned_away: bool,
     /// Since when a way of it has been cut.
     pub cut_since_us: Option<u64>,
     /// By sender.
@@ -65,6 +67,7 @@ impl Connection {
             boots: [dialer.1, other.1],
             up: [false; 2],
             closed: false,
+            turned_away: false,
             cut_since_us: None,
             ways: [Way::default(), Way::default()],
         }

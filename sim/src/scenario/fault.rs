@@ -60,6 +60,8 @@ pub enum FaultKind {
     },
     /// The node leaves the cluster for good.
     Leave,
+    /// The others take the node off the cluster while it runs.
+    Evict,
     /// Nothing goes through between these nodes and others.
     Partition {
         /// Which others; by default all.
@@ -156,6 +158,7 @@ impl FaultKind {
             Self::Clone => "clone",
             Self::Join { .. } => "join",
             Self::Leave => "leave",
+            Self::Evict => "evict",
             Self::Partition { .. } => "partition",
             Self::Flap { .. } => "flap",
             Self::Reset { .. } => "reset",

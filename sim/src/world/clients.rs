@@ -104,13 +104,18 @@ impl World {
                         (*len, self.hosts[host].now(self.now_us).wall_ms + ttl_ms)
                     }
                 };
+                // Some values have metadata.
+                let metadata = match number % 4 {
+                    0 => Bytes::copy_from_slice(&number.to_be_bytes()),
+                    _ => Bytes::new(),
+                };
                 if len <= INLINE_LEN_MAX as u64 {
                     let mut bytes = vec![number as u8; (len as usize).max(8)];
                     bytes[..8].copy_from_slice(&number.to_be_bytes());
-                    let content = Content { expire_ms, ..inline(bytes) };
+                    let content = Content { expire_ms, metadata, ..inline(bytes) };
                     return self.ask(host, Request::Write { key, content }, client);
                 }
-                let content = Content { expire_ms, ..self.upload(host, number, &key, len) };
+                let content = Content { expire_ms, metadata, ..self.upload(host, number, &key, len) };
                 let request = Box::new(Request::Write { key, content });
                 self.schedule(self.now_us + UPLOAD_US, Event::Ask { host, request, client: Box::new(client) });
             }
@@ -218,14 +223,6 @@ impl World {
                 // A node whose clock is off refuses; the operator tries again.
                 self.to_evict.insert(node);
                 self.schedule(self.now_us + EVICT_AGAIN_US, Event::Evict);
-            }
-            (Client::Evict { node }, Reply::Written { .. }) => {
-                // Nobody talks to it any more, so a copy of it that still runs may never hear of it: whoever evicts a
-                // node takes all its machines away.
-                let copies = (0..self.hosts.len()).filter(|host| self.hosts[*host].node == node);
-                for host in copies.filter(|host| self.hosts[*host].is_up()).collect::<Vec<_>>() {
-                    self.schedule(self.now_us + EVICT_AGAIN_US, Event::Stop { host });
-                }
             }
             (Client::Left, reply) => {
                 self.hosts[host].has_drained = matches!(reply, Reply::Acknowledged(_));

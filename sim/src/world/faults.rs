@@ -122,6 +122,16 @@ impl World {
                     }
                 }
             }
+            FaultKind::Evict => {
+                for host in targets {
+                    if self.live_besides(host) && self.hosts[host].is_up() {
+                        // It may go on for a while, and what it alone has then is gone with it.
+                        self.judge.disturbed(host, &self.hosts, now_us);
+                        self.to_evict.insert(self.hosts[host].node);
+                    }
+                }
+                self.evict_the_gone();
+            }
             FaultKind::Partition { direction, .. } => self.cut(number, &targets, &others, *direction),
             FaultKind::Flap { .. } => self.toggle(number),
             FaultKind::Reset { .. } => self.reset(&targets, &others),
@@ -211,6 +221,7 @@ impl World {
             FaultKind::Clone
             | FaultKind::Join { .. }
             | FaultKind::Leave
+            | FaultKind::Evict
             | FaultKind::Reset { .. }
             | FaultKind::Leap { .. } => {}
         }
@@ -259,7 +270,7 @@ impl World {
     }
 
     /// All that is still wrong ends. Of two processes with one identity the newer one stays; who will never come back
-    /// is evicted.
+    /// is evicted; who is evicted and runs will be told so.
     pub(super) fn heal(&mut self) {
         for number in 0..self.plan.len() {
             self.end_fault(number);
@@ -287,12 +298,6 @@ impl World {
             self.kick(host);
         }
         (0..self.hosts.len()).for_each(|host| self.restart_the_last_of(host));
-        for host in 0..self.hosts.len() {
-            let evicted = |roster: &starling::replica::Roster| roster.is_evicted(self.hosts[host].node);
-            if self.hosts.iter().filter_map(|other| other.replica.as_ref()).any(|replica| evicted(replica.roster())) {
-                self.stop_for_good(host);
-            }
-        }
         let live: Vec<_> = self.hosts.iter().filter(|host| host.is_up()).map(|host| host.node).collect();
         let gone = self.hosts.iter().filter(|host| !live.contains(&host.node)).map(|host| host.node);
         self.to_evict.extend(gone);

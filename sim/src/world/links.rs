@@ -63,9 +63,6 @@ impl World {
             state.failures = 0;
             return;
         }
-        if !may_connect(a, b) || !may_connect(b, a) {
-            return;
-        }
         if self.cuts.is_cut(a, b) || self.cuts.is_cut(b, a) || self.hosts[a].deaf || self.hosts[b].deaf {
             state.failures += 1;
             state.dialling = true;
@@ -77,6 +74,13 @@ impl World {
                 self.now_us + DIAL_TIMEOUT_US.min(pause_us * 5) + pause_us + jitter_us,
                 Event::Dial { pair },
             );
+        }
+        let turned_away: Vec<_> = [(a, b), (b, a)].into_iter().filter(|(from, to)| !may_connect(*from, *to)).collect();
+        if !turned_away.is_empty() {
+            for (from, to) in turned_away {
+                self.arrive(to, Input::TurnedAway { node: self.hosts[from].node });
+            }
+            return;
         }
         let connection = self.connections.len();
         *state = Pair { connection: Some(connection), ..Pair::default() };
@@ -165,6 +169,9 @@ impl World {
             self.hosts[host].links.remove(&node);
         }
         self.trace.note(self.now_us, b'-', [host as u64, connection as u64], &[]);
+        if self.connections[connection].turned_away && !self.cuts.is_cut(other, host) {
+            self.arrive(host, Input::TurnedAway { node });
+        }
         self.arrive(host, Input::Disconnected { node, link: connection as u64 });
     }
 

@@ -135,9 +135,12 @@ async fn banned_nodes_are_refused_whoever_dials() {
     tokio::join!(a.rest(A_WHILE), b.rest(A_WHILE));
     assert!(a.up.is_empty() && b.down.is_empty() && b.up.is_empty());
     assert!(refused(&a) > 0 && failed(&b) > 0);
+    assert!(std::mem::take(&mut b.turned_away).contains(&a.id()), "it is told");
     b.net.set_peers(BTreeMap::new());
     a.want(&[(b.id(), b.addr())]);
     tokio::join!(a.rest(A_WHILE), b.rest(A_WHILE));
     assert!(a.up.is_empty() && b.up.is_empty());
     assert!(failed(&a) > 0);
+    assert!(b.turned_away.contains(&a.id()), "it is told, too, when it is dialed");
+    assert!(a.turned_away.is_empty());
 }

@@ -259,6 +259,15 @@ impl World {
                     self.break_link(process, *other, link);
                 }
             }
+            Output::TurnAway { link, node } => {
+                if let Some((_, other)) = self.processes[process].links.get(&node).filter(|(known, _)| *known == link) {
+                    let other = *other;
+                    if self.is_up(other) {
+                        self.turn(other, Input::TurnedAway { node: self.processes[process].node });
+                    }
+                    self.break_link(process, other, link);
+                }
+            }
             Output::Reply { ticket, reply } => self.replied(ticket, reply),
             Output::Alarm(alarm) => {
                 let name = format!("{alarm:?}");
