@@ -216,7 +216,7 @@ impl RequestError {
             Self::Kv(KvError::Departed) => (StatusCode::CONFLICT, 10001),
             Self::Kv(KvError::FewerNodes { .. }) => (StatusCode::BAD_REQUEST, 10001),
             Self::Kv(KvError::Overloaded | KvError::TooManyFeeds) => (StatusCode::TOO_MANY_REQUESTS, 10022),
-            Self::Kv(KvError::ReadOnly(_) | KvError::ClockFenced(_) | KvError::ShuttingDown) => {
+            Self::Kv(KvError::ReadOnly(_) | KvError::ClockFenced(_) | KvError::Fenced(_) | KvError::ShuttingDown) => {
                 (StatusCode::SERVICE_UNAVAILABLE, 10001)
             }
             Self::Kv(KvError::TokenNotFound) => (StatusCode::NOT_FOUND, 1001),
