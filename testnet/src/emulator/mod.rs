@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use starling_sim::places::Place;
@@ -44,6 +44,7 @@ pub struct Traffic {
 /// The sockets and the ways between them. Runs until it is dropped.
 pub struct Emulator {
     shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -95,8 +96,8 @@ impl Emulator {
             cut: AtomicU64::new(0),
         });
         let carrier = Arc::clone(&shared);
-        thread::Builder::new().name("carrier".into()).spawn(move || carrier.carry())?;
-        Ok(Self { shared })
+        let thread = thread::Builder::new().name("carrier".into()).spawn(move || carrier.carry())?;
+        Ok(Self { shared, threads: Mutex::new(vec![thread]) })
     }
 
     /// Adds a node that stands there and will listen at `private`; its number. Its public socket is bound to `public`.
@@ -114,7 +115,8 @@ impl Emulator {
         });
         self.shared.doors.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&door));
         let shared = Arc::clone(&self.shared);
-        thread::Builder::new().name(format!("door {number}")).spawn(move || shared.receive(&door))?;
+        let thread = thread::Builder::new().name(format!("door {number}")).spawn(move || shared.receive(&door))?;
+        locked(&self.threads).push(thread);
         Ok(number)
     }
 
@@ -147,6 +149,11 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::Relaxed);
         self.shared.queue.close();
+        // Their sockets are in the way of the next planet for as long as they look.
+        for thread in locked(&self.threads).drain(..) {
+            // One that panicked has told so.
+            let _ = thread.join();
+        }
     }
 }
 
