@@ -221,11 +221,13 @@ function drawMap({ details }) {
   }
   function play() {
     const from = at_us >= scale.max ? 0 : scale.of(at_us);
-    const began = performance.now();
+    let began;
     $("play").textContent = "❚❚";
     $("play").setAttribute("aria-label", "Pause");
     const step = (time) => {
-      const y = from + Math.max(0, time - began) / 7000;
+      // The clock of frames need not be that of the page.
+      began ??= time;
+      const y = from + (time - began) / 7000;
       show(scale.back(Math.min(1, y)));
       if (y < 1) playing = requestAnimationFrame(step);
       else pause();
