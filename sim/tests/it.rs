@@ -44,6 +44,7 @@ const BROKEN: &[(&str, u64, &[&str])] = &[
     ("forget-marks", 0, &["read-your-writes"]),
     ("boastful-positions", 0, &["change-feed"]),
     ("mark-by-clock", 0, &["markers", "read-your-writes"]),
+    ("ignore-eviction", 34, &["convergence", "evictions"]),
 ];
 
 fn sim(args: &[&str]) -> Output {
@@ -56,6 +57,8 @@ fn cores() -> usize {
 
 #[test]
 fn every_way_to_break_the_protocol_is_caught() {
+    let untried = sabotage::ALL.iter().find(|(name, ..)| !BROKEN.iter().any(|(tried, ..)| tried == name));
+    assert!(untried.is_none(), "{untried:?}");
     for (name, first, checkers) in BROKEN {
         let way = sabotage::named(Some(name)).expect("it is on the list");
         let found = search(*first..first + 1_000, cores(), way, &|_| {});
