@@ -4,6 +4,7 @@
 //! connections are probed instead.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -46,9 +47,10 @@ impl<T: Read + Write + Unpin, F: Fn() -> bool + Unpin> Read for HeaderGuard<T, F
             (this.waiting, this.has_begun) = (None, false);
             return Pin::new(&mut this.inner).poll_read(cx, buf);
         }
-        let mut bytes = [0; READ_LEN];
+        // Not cleared: that would be done twice for each request.
+        let mut bytes = [MaybeUninit::uninit(); READ_LEN];
         let len = buf.remaining().min(READ_LEN);
-        let mut read = ReadBuf::new(&mut bytes[..len]);
+        let mut read = ReadBuf::uninit(&mut bytes[..len]);
         match Pin::new(&mut this.inner).poll_read(cx, read.unfilled()) {
             Poll::Ready(result) => {
                 result?;
