@@ -157,7 +157,7 @@ pub struct Metrics(Arc<Measured>);
 #[derive(Default)]
 struct Measured {
     lags: RwLock<BTreeMap<NodeId, Histogram>>,
-    requests: RwLock<BTreeMap<(&'static str, &'static str), Arc<Requests>>>,
+    requests: RwLock<BTreeMap<(&'static str, &'static str), Requests>>,
     alarms: RwLock<BTreeMap<&'static str, u64>>,
     workers: WorkerMetrics,
 }
@@ -166,7 +166,7 @@ struct Measured {
 #[derive(Default)]
 struct Requests {
     durations: Histogram,
-    codes: RwLock<BTreeMap<u16, AtomicU64>>,
+    codes: BTreeMap<u16, AtomicU64>,
 }
 
 impl Metrics {
@@ -186,20 +186,19 @@ impl Metrics {
 
     /// A request was answered. `route` and `method` come from short lists.
     pub fn answered(&self, route: &'static str, method: &'static str, code: u16, took: Duration) {
-        let requests = self.0.requests.read().unwrap_or_else(PoisonError::into_inner).get(&(route, method)).cloned();
-        let requests = requests.unwrap_or_else(|| {
-            let mut all = self.0.requests.write().unwrap_or_else(PoisonError::into_inner);
-            all.entry((route, method)).or_default().clone()
-        });
-        requests.durations.observe(took);
-        let codes = requests.codes.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = codes.get(&code) {
+        let all = self.0.requests.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(requests) = all.get(&(route, method))
+            && let Some(count) = requests.codes.get(&code)
+        {
+            requests.durations.observe(took);
             count.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        drop(codes);
-        let mut codes = requests.codes.write().unwrap_or_else(PoisonError::into_inner);
-        codes.entry(code).or_default().fetch_add(1, Ordering::Relaxed);
+        drop(all);
+        let mut all = self.0.requests.write().unwrap_or_else(PoisonError::into_inner);
+        let requests = all.entry((route, method)).or_default();
+        requests.durations.observe(took);
+        requests.codes.entry(code).or_default().fetch_add(1, Ordering::Relaxed);
     }
 
     /// An alarm was sounded.
@@ -222,7 +221,7 @@ impl Metrics {
         }
         for ((route, method), requests) in &*self.0.requests.read().unwrap_or_else(PoisonError::into_inner) {
             page.histogram(&REQUEST_DURATION, &[route, method], &requests.durations);
-            for (code, count) in &*requests.codes.read().unwrap_or_else(PoisonError::into_inner) {
+            for (code, count) in &requests.codes {
                 page.sample(&REQUESTS, &[route, method, &code.to_string()], count.load(Ordering::Relaxed));
             }
         }

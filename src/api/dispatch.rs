@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -105,10 +104,13 @@ impl Api {
 
     fn request_id(&self) -> HeaderValue {
         let count = self.shared.requests.fetch_add(1, Ordering::Relaxed);
-        let mut text = BytesMut::with_capacity(32).writer();
-        // Writing to memory can't fail, and hexadecimal digits are a header value.
-        let _ = write!(text, "{:x}-{count:x}", self.shared.started_secs);
-        HeaderValue::from_maybe_shared(text.into_inner().freeze()).unwrap_or(HeaderValue::from_static("0"))
+        // It fits, and hexadecimal digits are a header value.
+        let mut text = [0; 2 * 16 + 1];
+        let mut rest = &mut text[..];
+        let _ = write!(rest, "{:x}-{count:x}", self.shared.started_secs);
+        let unused = rest.len();
+        let text = text.get(..text.len() - unused).unwrap_or_default();
+        HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("0"))
     }
 
     /// A place for a body that is collected in memory, to be held until it is done with.
@@ -139,7 +141,7 @@ impl Api {
             Route::Tail { .. } if *method != Method::GET => return Err(refuse(method, "GET")),
             Route::Tail { id, secret } => return workers::connect_tail(self, id, secret, parts),
             Route::Workers { account, place: Place::AssetUpload } if *method == Method::POST => {
-                return workers::upload_assets(self, account, parts, body).await;
+                return Box::pin(workers::upload_assets(self, account, parts, body)).await;
             }
             _ => {}
         }
@@ -152,7 +154,7 @@ impl Api {
             })?
         };
         if let Caller::Holder(token) = &caller {
-            self.shared.meter.ask(token.id, token.account, Duration::from_millis(self.kv.now_ms()))?;
+            self.shared.meter.ask(token.id, token.account, || Duration::from_millis(self.kv.now_ms()))?;
         }
         let mut demands = Demands::from_headers(&parts.headers)?;
         demands.meet(self).await?;
@@ -180,13 +182,26 @@ impl Api {
         method: &Method,
         body: &mut RequestBody,
     ) -> Result<Reply, RequestError> {
+        if let Route::Namespace { account, namespace, target } = route {
+            let account = caller.account(account, parts.uri.path())?;
+            return self.in_namespace(&caller, account, namespace, target, parts, method, body).await;
+        }
+        // Apart, as everything below that is not about one key: a future is moved when a request comes, and is as large
+        // as the largest of what it may wait for.
+        Box::pin(self.administer(route, caller, parts, method, body)).await
+    }
+
+    async fn administer(
+        &self,
+        route: Route<'_>,
+        caller: Caller,
+        parts: &Parts,
+        method: &Method,
+        body: &mut RequestBody,
+    ) -> Result<Reply, RequestError> {
         let (path, query) = (parts.uri.path(), Query::new(parts.uri.query()));
         let node = &self.shared.config.node;
         match (route, method.as_str()) {
-            (Route::Namespace { account, namespace, target }, _) => {
-                let account = caller.account(account, path)?;
-                self.in_namespace(&caller, account, namespace, target, parts, method, body).await
-            }
             (Route::Namespaces(account), "GET") => {
                 namespaces::list(self, &caller, caller.account(account, path)?, query)
             }
@@ -317,11 +332,28 @@ impl Api {
                 if self.shared.meter.bounds_holdings() {
                     let is_new = self.kv.get(ns, &key).await.map_err(RequestError::kv(op))?.is_none();
                     let len = body.stated_len().unwrap_or(0);
-                    self.shared.meter.admit(&self.kv, account, u64::from(is_new), len).await?;
+                    Box::pin(self.shared.meter.admit(&self.kv, account, u64::from(is_new), len)).await?;
                 }
                 values::put(self, ns, &key, query, &parts.headers, body).await
             }
             (Target::Value(key), "DELETE") => values::delete(self, ns, &decode_key(key)?).await,
+            _ => Box::pin(self.in_whole_namespace(caller, account, ns, target, parts, method, body)).await,
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what a request is made of")]
+    async fn in_whole_namespace(
+        &self,
+        caller: &Caller,
+        account: AccountId,
+        ns: NamespaceId,
+        target: Target<'_>,
+        parts: &Parts,
+        method: &Method,
+        body: &mut RequestBody,
+    ) -> Result<Reply, RequestError> {
+        let query = Query::new(parts.uri.query());
+        match (target, method.as_str()) {
             (Target::Value(_), _) => Err(refuse(method, "GET, PUT, DELETE")),
             (Target::Metadata(key), "GET") => values::get_metadata(self, ns, &decode_key(key)?).await,
             (Target::Keys, "GET") => keys::list(self, ns, query).await,

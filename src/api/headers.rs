@@ -1,16 +1,15 @@
 //! A stream whose client has to finish the headers of a request in time, and is told so if it does not.
 //!
-//! hyper closes such a connection too, but says nothing: a slow client should know why. Knows nothing of HTTP/2, whose
-//! connections are probed instead.
+//! When that is, its [`Place`] knows. What HTTP/2 connections are told is hyper's affair.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
-use tokio::time::{Sleep, sleep};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::places::Place;
 
 /// The answer.
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n\
@@ -18,65 +17,45 @@ const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: applicat
     request did not arrive in time: send them in one go.\"}],\"messages\":[]}";
 /// How an HTTP/2 connection begins.
 const HTTP2: &[u8] = b"PRI";
-/// Bytes read at a time while no request is being answered.
-const READ_LEN: usize = 8 * 1024;
 
-/// Bounds the time from the end of one request, or the beginning of the connection, to the next one.
-pub(crate) struct HeaderGuard<T, F> {
+/// Fails once the place is late, and says why to a client that has sent half a request.
+pub(crate) struct HeaderGuard<T> {
     inner: T,
-    patience: Duration,
-    /// Whether a request is being answered: what comes then is a body, which has its own bounds.
-    is_answering: F,
-    waiting: Option<Pin<Box<Sleep>>>,
-    /// Bytes of a request have come that is not complete.
-    has_begun: bool,
+    place: Arc<Place>,
     is_first: bool,
     is_http2: bool,
 }
 
-impl<T, F> HeaderGuard<T, F> {
-    pub(crate) fn new(inner: T, patience: Duration, is_answering: F) -> Self {
-        Self { inner, patience, is_answering, waiting: None, has_begun: false, is_first: true, is_http2: false }
+impl<T> HeaderGuard<T> {
+    pub(crate) fn new(inner: T, place: Arc<Place>) -> Self {
+        Self { inner, place, is_first: true, is_http2: false }
     }
 }
 
-impl<T: Read + Write + Unpin, F: Fn() -> bool + Unpin> Read for HeaderGuard<T, F> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for HeaderGuard<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.is_http2 || (this.is_answering)() {
-            (this.waiting, this.has_begun) = (None, false);
-            return Pin::new(&mut this.inner).poll_read(cx, buf);
-        }
-        // Not cleared: that would be done twice for each request.
-        let mut bytes = [MaybeUninit::uninit(); READ_LEN];
-        let len = buf.remaining().min(READ_LEN);
-        let mut read = ReadBuf::uninit(&mut bytes[..len]);
-        match Pin::new(&mut this.inner).poll_read(cx, read.unfilled()) {
-            Poll::Ready(result) => {
-                result?;
-                let read = read.filled();
-                this.is_http2 = this.is_first && read.starts_with(HTTP2);
-                this.is_first = false;
-                this.has_begun |= !read.is_empty();
-                buf.put_slice(read);
-                Poll::Ready(Ok(()))
+        if this.place.is_late() {
+            if this.place.has_begun() && !this.is_http2 {
+                // If it does not go out at once, nobody is listening.
+                let _ = Pin::new(&mut this.inner).poll_write(cx, TOO_SLOW);
+                let _ = Pin::new(&mut this.inner).poll_flush(cx);
             }
-            Poll::Pending => {
-                let patience = this.patience;
-                let waiting = this.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
-                ready!(waiting.as_mut().poll(cx));
-                if this.has_begun {
-                    // If it does not go out at once, nobody is listening.
-                    let _ = Pin::new(&mut this.inner).poll_write(cx, TOO_SLOW);
-                    let _ = Pin::new(&mut this.inner).poll_flush(cx);
-                }
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        let read = buf.filled().get(before..).unwrap_or_default();
+        if !read.is_empty() {
+            this.place.begin();
+            this.is_http2 |= this.is_first && read.starts_with(HTTP2);
+            this.is_first = false;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl<T: Write + Unpin, F: Unpin> Write for HeaderGuard<T, F> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for HeaderGuard<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
@@ -104,24 +83,38 @@ impl<T: Write + Unpin, F: Unpin> Write for HeaderGuard<T, F> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
 
-    use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::{sleep, timeout};
 
     use super::*;
+    use crate::api::places::Places;
 
-    type Guard<F> = HeaderGuard<TokioIo<DuplexStream>, F>;
+    const PATIENCE: Duration = Duration::from_secs(30);
 
-    async fn read<F: Fn() -> bool + Unpin>(guard: &mut Guard<F>) -> io::Result<usize> {
-        let mut bytes = [0; 64];
-        std::future::poll_fn(|cx| {
-            let mut buf = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut *guard).poll_read(cx, buf.unfilled()))?;
-            Poll::Ready(Ok(buf.filled().len()))
-        })
-        .await
+    async fn guarded(places: &Places) -> (HeaderGuard<DuplexStream>, DuplexStream, Arc<Place>) {
+        let (near, far) = duplex(4096);
+        let place = places.take().await.expect("a place");
+        place.connected();
+        (HeaderGuard::new(near, Arc::clone(&place)), far, place)
+    }
+
+    /// What the client was told by the end, if it took part of a request to be late with.
+    async fn told(begins: &[u8]) -> Vec<u8> {
+        let places = Places::new(1);
+        let (mut guard, mut far, _place) = guarded(&places).await;
+        far.write_all(begins).await.expect("written");
+        if !begins.is_empty() {
+            assert_eq!(guard.read(&mut [0; 64]).await.expect("the beginning"), begins.len());
+        }
+        assert!(timeout(PATIENCE + Duration::from_secs(2), places.sweep(PATIENCE)).await.is_err());
+        let failed = guard.read(&mut [0; 64]).await.expect_err("too slow");
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        drop(guard);
+        let mut said = Vec::new();
+        far.read_to_end(&mut said).await.expect("the end");
+        said
     }
 
     #[test]
@@ -134,54 +127,35 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn unfinished_headers_are_answered_and_silence_is_not() {
-        for (begins, answer) in [(&b"GET / HTTP/1.1\r\nHo"[..], TOO_SLOW), (b"", b"")] {
-            let (near, mut far) = duplex(4096);
-            let mut guard = Guard::new(TokioIo::new(near), Duration::from_secs(30), || false);
-            far.write_all(begins).await.expect("written");
-            if !begins.is_empty() {
-                assert_eq!(read(&mut guard).await.expect("the beginning"), begins.len());
-            }
-            let failed = read(&mut guard).await.expect_err("too slow");
-            assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
-            drop(guard);
-            let mut said = Vec::new();
-            far.read_to_end(&mut said).await.expect("the end");
-            assert_eq!(said, answer);
-        }
+        assert_eq!(told(b"GET / HTTP/1.1\r\nHo").await, TOO_SLOW);
+        assert_eq!(told(b"").await, b"");
+        assert_eq!(told(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await, b"", "it would be no HTTP/2");
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_byte_after_the_other_is_no_progress_and_a_body_is_not_judged() {
-        let (near, mut far) = duplex(4096);
-        let answering = Arc::new(AtomicBool::new(false));
-        let is_answering = {
-            let answering = Arc::clone(&answering);
-            move || answering.load(Ordering::Relaxed)
+        let places = Places::new(1);
+        let (mut guard, mut far, place) = guarded(&places).await;
+        let read = async |guard: &mut HeaderGuard<_>, time| {
+            tokio::select! {
+                read = guard.read(&mut [0; 64]) => Some(read),
+                _ = places.sweep(PATIENCE) => None,
+                () = sleep(Duration::from_secs(time)) => None,
+            }
         };
-        let mut guard = Guard::new(TokioIo::new(near), Duration::from_secs(30), is_answering);
-        answering.store(true, Ordering::Relaxed);
-        let mut body = Box::pin(read(&mut guard));
-        assert!(tokio::time::timeout(Duration::from_secs(300), &mut body).await.is_err(), "a body takes its time");
-        drop(body);
-        answering.store(false, Ordering::Relaxed);
+        let asking = place.ask();
+        assert!(read(&mut guard, 300).await.is_none(), "a body takes its time");
+        drop(asking);
         let begun = tokio::time::Instant::now();
         let drip = tokio::spawn(async move {
             while far.write_all(b"x").await.is_ok() {
                 sleep(Duration::from_secs(7)).await;
             }
         });
-        while read(&mut guard).await.is_ok() {}
-        assert_eq!(begun.elapsed().as_secs(), 30);
+        // hyper's task is woken by the place; here it looks every other second.
+        while !matches!(read(&mut guard, 2).await, Some(Err(_))) {}
+        assert!((30..=33).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
         drop(guard);
         drip.await.expect("it ends");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_of_http2_is_left_alone() {
-        let (near, mut far) = duplex(4096);
-        let mut guard = Guard::new(TokioIo::new(near), Duration::from_secs(30), || false);
-        far.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("written");
-        read(&mut guard).await.expect("the preface");
-        assert!(tokio::time::timeout(Duration::from_secs(300), read(&mut guard)).await.is_err());
     }
 }

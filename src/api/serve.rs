@@ -4,26 +4,26 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::headers::HeaderGuard;
-use super::places::{Answering, Place, Places};
+use super::places::{Answering, Order, Place, Places};
 use super::reply::{Reply, ReplyBody};
 use super::stall::StallGuard;
 use super::{Api, ApiConfig};
@@ -39,12 +39,8 @@ const CONNECTIONS_MAX: u32 = 4096;
 const STREAMS_MAX: u32 = 128;
 /// Size of a request's headers over HTTP/1.1 (with buffered body bytes) and HTTP/2, in bytes.
 const HEADERS_LEN_MAX: usize = 64 * 1024;
-/// Header fields in a request.
-const HEADERS_MAX: usize = 100;
 /// How long a client may take for the headers of a request, and how long a connection may be idle.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// By how much hyper's own bound is longer, which closes without an answer.
-const GRACE: Duration = Duration::from_secs(2);
+pub(crate) const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may read nothing of an answer.
 const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often an HTTP/2 connection is probed, and how long the answer may take.
@@ -54,9 +50,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How long requests in flight may take to finish at the end.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, most often for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the API stopped other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -67,14 +63,6 @@ pub enum ApiError {
         /// Connections that were cut.
         connections: u32,
     },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Serving,
-    /// Requests in flight finish, no new ones are taken.
-    Draining,
-    Closed,
 }
 
 /// Serves the API on `listener` until `shutdown` completes, then lets requests in flight finish for up to 5 s.
@@ -140,38 +128,25 @@ pub(crate) async fn serve_with(
 ) -> Result<(), ApiError> {
     let server = Arc::new(builder());
     let places = Places::new(CONNECTIONS_MAX);
-    let (phase, watched) = watch::channel(Phase::Serving);
     let renewing = answers.tls().map(|tls| tokio::spawn(async move { tls.keep_current().await }));
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            accepted = accept(&listener, &places) => accepted,
-        };
-        match accepted {
-            Ok((stream, from, place)) => {
-                let (server, answers, watched) = (Arc::clone(&server), Arc::clone(&answers), watched.clone());
-                place.connected();
-                tokio::spawn(async move {
-                    match answers.tls() {
-                        None => connection(stream, from.ip(), &server, answers, watched, place).await,
-                        Some(tls) => {
-                            let accepted = tokio::select! {
-                                accepted = tls.accept(stream) => accepted,
-                                () = place.sent_away() => return,
-                            };
-                            match accepted {
-                                Ok(stream) => connection(stream, from.ip(), &server, answers, watched, place).await,
-                                Err(error) => tracing::debug!(%from, %error, "no TLS handshake"),
-                            }
-                        }
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                sleep(ACCEPT_PAUSE).await;
+    {
+        let (mut shutdown, mut sweeping) = (pin!(shutdown), pin!(places.sweep(HEADER_READ_TIMEOUT)));
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                never = &mut sweeping => match never {},
+                accepted = accept(&listener, &places) => accepted,
+            };
+            match accepted {
+                Ok((stream, from, place)) => {
+                    place.connected();
+                    tokio::spawn(connect(stream, from, Arc::clone(&server), Arc::clone(&answers), place));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
@@ -180,21 +155,15 @@ pub(crate) async fn serve_with(
     if let Some(renewing) = renewing {
         renewing.abort();
     }
-    phase.send_replace(Phase::Draining);
+    places.drain();
     let drained = timeout(DRAIN_TIMEOUT, places.all_free()).await.is_ok();
     let connections = places.taken();
-    phase.send_replace(Phase::Closed);
+    // Whoever is left is sent away with the places.
     if drained { Ok(()) } else { Err(ApiError::Undrained { connections }) }
 }
 
 fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT + GRACE)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEADERS_LEN_MAX);
+    let mut builder = over_http1(true);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -207,6 +176,14 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
+/// HTTP/1.1 within bounds. Header fields in a request are at most 100, as hyper has it: were that said here, hyper would
+/// no longer keep them on the stack. How long they may take is the place's to know: hyper would set an alarm for each.
+pub(crate) fn over_http1(keeps_alive: bool) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().header_read_timeout(None).max_buf_size(HEADERS_LEN_MAX).keep_alive(keeps_alive);
+    builder
+}
+
 async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStream, SocketAddr, Arc<Place>)> {
     let place = places.take().await?;
     let (stream, from) = listener.accept().await?;
@@ -214,19 +191,42 @@ async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStrea
     Ok((stream, from, place))
 }
 
-async fn connection(
+async fn connect(
+    stream: TcpStream,
+    from: SocketAddr,
+    server: Arc<Builder<TokioExecutor>>,
+    answers: Arc<impl Answers>,
+    place: Arc<Place>,
+) {
+    match answers.tls() {
+        None => connection(stream, from.ip(), &server, answers, &place).await,
+        Some(tls) => {
+            let accepted = tokio::select! {
+                accepted = tls.accept(stream) => accepted,
+                () = place.sent_away() => return,
+            };
+            match accepted {
+                Ok(stream) => connection(stream, from.ip(), &server, answers, &place).await,
+                Err(error) => tracing::debug!(%from, %error, "no TLS handshake"),
+            }
+        }
+    }
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     from: IpAddr,
     server: &Builder<TokioExecutor>,
     answers: Arc<impl Answers>,
-    mut phase: watch::Receiver<Phase>,
-    place: Arc<Place>,
+    place: &Arc<Place>,
 ) {
-    let has_asked = Arc::new(AtomicBool::new(false));
     let service = {
-        let (has_asked, place) = (Arc::clone(&has_asked), Arc::clone(&place));
-        service_fn(move |request| {
-            has_asked.store(true, Ordering::Relaxed);
+        let place = Arc::clone(place);
+        service_fn(move |request: Request<Incoming>| {
+            if request.version() == Version::HTTP_2 {
+                place.probed();
+            }
             let (answers, asking) = (Arc::clone(&answers), place.ask());
             async move {
                 let Ok(answer) = answers.answer(request, from).await;
@@ -234,32 +234,25 @@ async fn connection(
             }
         })
     };
-    let is_answering = {
-        let place = Arc::clone(&place);
-        move || place.is_answering()
-    };
-    let stream = HeaderGuard::new(TokioIo::new(stream), HEADER_READ_TIMEOUT, is_answering);
-    let stream = StallGuard::new(stream, WRITE_STALL_TIMEOUT);
+    let stream = StallGuard::new(TokioIo::new(HeaderGuard::new(stream, Arc::clone(place))), WRITE_STALL_TIMEOUT);
     let mut connection = pin!(server.serve_connection_with_upgrades(stream, service));
-    // hyper's own time-out starts once it knows the HTTP version.
-    let first_request = async {
-        sleep(HEADER_READ_TIMEOUT + GRACE).await;
-        if has_asked.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-    };
-    // `serve` itself was dropped, or drains, or has waited long enough.
-    let end = async { drop(phase.wait_for(|phase| *phase != Phase::Serving).await) };
-    tokio::select! {
-        biased;
+    let mut is_draining = false;
+    poll_fn(|cx| {
         // Broken connections and malformed requests are the client's affair; hyper answers what it can.
-        _ = connection.as_mut() => return,
-        () = first_request => return,
-        () = place.sent_away() => return,
-        () = end => connection.as_mut().graceful_shutdown(),
-    }
-    tokio::select! {
-        _ = connection => {}
-        _ = phase.wait_for(|phase| *phase == Phase::Closed) => {}
-    }
+        if connection.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match place.order(cx) {
+            Order::Stay => Poll::Pending,
+            Order::Drain if is_draining => Poll::Pending,
+            Order::Drain => {
+                is_draining = true;
+                connection.as_mut().graceful_shutdown();
+                connection.as_mut().poll(cx).map(|_| ())
+            }
+            Order::Late | Order::Leave => Poll::Ready(()),
+        }
+    })
+    .await;
+    place.disconnected();
 }

@@ -81,7 +81,14 @@ pub(crate) async fn mark(api: &Api, reply: &mut Reply, error: Option<&RequestErr
         insert(reply.headers_mut(), ACKED_BY, by);
     }
     match api.kv.bookmark().await {
-        Ok(bookmark) => insert(reply.headers_mut(), BOOKMARK, &URL_SAFE_NO_PAD.encode(bookmark)),
+        Ok(bookmark) => {
+            let mut text = [0; BOOKMARK_LEN_MAX];
+            if let Ok(len) = URL_SAFE_NO_PAD.encode_slice(bookmark, &mut text)
+                && let Ok(value) = HeaderValue::from_bytes(text.get(..len).unwrap_or_default())
+            {
+                reply.headers_mut().insert(BOOKMARK, value);
+            }
+        }
         // Its storage has failed, and it can only read: an answer without a bookmark is still an answer.
         Err(error) => tracing::debug!(%error, "an answer goes without a bookmark"),
     }

@@ -15,6 +15,8 @@ use crate::replica::NamespaceId;
 use crate::replica::limits::{INLINE_LEN_MAX, VALUE_LEN_MAX};
 
 const EXPIRATION: HeaderName = HeaderName::from_static("expiration");
+/// Room for the headers of an answer.
+const HEADERS_USUAL: usize = 6;
 /// Milliseconds since the entry was written, by this node's clock.
 const AGE: HeaderName = HeaderName::from_static("starling-age");
 
@@ -26,6 +28,7 @@ pub(crate) async fn get(api: &Api, ns: NamespaceId, key: &[u8]) -> Result<Reply,
         Value::Blob(reader) => ReplyBody::from(reader),
     });
     let headers = response.headers_mut();
+    headers.reserve(HEADERS_USUAL);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(AGE, HeaderValue::from(found.age_ms));
     if let Some(expiration) = found.expiration {
@@ -53,8 +56,8 @@ pub(crate) async fn put(
     let expiration = expiry::from_query(query, api.kv.now_ms() / 1000)?;
     if let Some(boundary) = multipart::boundary(headers)? {
         let mut sink = ValueSink::new(&api.kv, ns, key);
-        let metadata = multipart::read(body, boundary, &mut sink).await?;
-        sink.finish(metadata, expiration).await?;
+        let metadata = Box::pin(multipart::read(body, boundary, &mut sink)).await?;
+        Box::pin(sink.finish(metadata, expiration)).await?;
         return Ok(envelope::empty());
     }
     match body.stated_len() {
@@ -67,9 +70,9 @@ pub(crate) async fn put(
         _ => {
             let mut sink = ValueSink::new(&api.kv, ns, key);
             while let Some(chunk) = body.chunk().await? {
-                sink.write(chunk).await?;
+                Box::pin(sink.write(chunk)).await?;
             }
-            sink.finish(None, expiration).await?;
+            Box::pin(sink.finish(None, expiration)).await?;
         }
     }
     Ok(envelope::empty())

@@ -91,10 +91,15 @@ impl Kv {
 
     /// A bookmark of all that this session has seen, short enough for a header.
     pub async fn bookmark(&self) -> Result<Vec<u8>, KvError> {
-        let bookmark = self.noted_so_far().map(|noted| noted.bookmark.clone()).unwrap_or_default();
-        if let Some(bytes) = bookmark.encode() {
-            return Ok(bytes);
-        }
+        let bookmark = {
+            let noted = self.noted_so_far();
+            let nothing = Bookmark::default();
+            let seen = noted.as_ref().map_or(&nothing, |noted| &noted.bookmark);
+            match seen.encode() {
+                Some(bytes) => return Ok(bytes),
+                None => seen.clone(),
+            }
+        };
         match self.call(Request::Shorten(bookmark)).await? {
             Reply::Bookmark(short) => short.encode().ok_or(KvError::Unexpected),
             _ => Err(KvError::Unexpected),

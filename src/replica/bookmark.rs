@@ -5,7 +5,7 @@
 //! fits several, all of them must be covered. Writes that no longer fit become a moment that the watermark has to pass.
 //! How a bookmark is waited for stands in `wait`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::clock::Timestamp;
 use super::dot::{Dot, NodeId, Origin};
@@ -88,7 +88,8 @@ pub struct After {
 /// What a client has seen.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Bookmark {
-    marks: BTreeMap<OriginTag, Mark>,
+    /// In the order of tags: few, and one is made for every request.
+    marks: Vec<(OriginTag, Mark)>,
     after: Option<After>,
 }
 
@@ -118,7 +119,14 @@ impl Bookmark {
     }
 
     fn add(&mut self, tag: OriginTag, mark: Mark) {
-        let held = self.marks.entry(tag).or_insert(mark);
+        let at = match self.marks.binary_search_by_key(&tag, |(tag, _)| *tag) {
+            Ok(at) => at,
+            Err(at) => {
+                self.marks.insert(at, (tag, mark));
+                at
+            }
+        };
+        let Some((_, held)) = self.marks.get_mut(at) else { return };
         if (held.seq, held.whole) != (mark.seq, mark.whole) {
             // Two writes of one origin: all up to the later one stands for both.
             *held = Mark { seq: held.seq.max(mark.seq), whole: true, ms: held.ms };
@@ -136,7 +144,7 @@ impl Bookmark {
 
     /// What it asks for, origin by origin.
     pub fn marks(&self) -> impl Iterator<Item = (OriginTag, Mark)> {
-        self.marks.iter().map(|(tag, mark)| (*tag, *mark))
+        self.marks.iter().copied()
     }
 
     /// What it asks for besides.
@@ -150,10 +158,10 @@ impl Bookmark {
         passed: impl Fn(After) -> bool,
         is_here: impl Fn(OriginTag, Mark) -> Result<bool, E>,
     ) -> Result<Self, E> {
-        let mut left = Self { marks: BTreeMap::new(), after: self.after.filter(|after| !passed(*after)) };
+        let mut left = Self { marks: Vec::new(), after: self.after.filter(|after| !passed(*after)) };
         for (tag, mark) in self.marks() {
             if !is_here(tag, mark)? {
-                left.marks.insert(tag, mark);
+                left.marks.push((tag, mark));
             }
         }
         Ok(left)
@@ -173,11 +181,11 @@ impl Bookmark {
         let members: BTreeSet<NodeTag> = roster.members().map(|(node, _)| NodeTag::of(node)).collect();
         let departed: BTreeSet<NodeTag> = roster.departed().map(NodeTag::of).collect();
         let is_member = |tag: OriginTag| members.contains(&tag.node()) && !departed.contains(&tag.node());
-        self.marks.retain(|tag, mark| mark.ms >= everywhere_ms || !is_member(*tag));
+        self.marks.retain(|(tag, mark)| mark.ms >= everywhere_ms || !is_member(*tag));
         while !self.fits() {
             let oldest = self.marks.iter().map(|(tag, mark)| (!is_member(*tag), mark.ms, *tag)).min();
             let Some((is_stranger, ms, tag)) = oldest else { return };
-            self.marks.remove(&tag);
+            self.marks.retain(|(marked, _)| *marked != tag);
             self.add_after(After { ms, fence: if is_stranger { NEVER } else { fence } });
         }
     }
@@ -195,8 +203,9 @@ impl Bookmark {
     /// Format, the latest millisecond, how much earlier `after` is (0 = there is none) with its fence, then marks: tag,
     /// seq with a bit for `whole`, how much earlier it is.
     fn bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![FORMAT];
-        let times = self.marks.values().map(|mark| mark.ms).chain(self.after.map(|after| after.ms));
+        let mut bytes = Vec::with_capacity(BOOKMARK_LEN_MAX);
+        bytes.push(FORMAT);
+        let times = self.marks.iter().map(|(_, mark)| mark.ms).chain(self.after.map(|after| after.ms));
         let Some(latest) = times.max() else { return bytes };
         bytes.extend_from_slice(&latest.to_be_bytes()[2..]);
         push_varint(&mut bytes, self.after.map_or(0, |after| latest - after.ms + 1));
@@ -239,9 +248,12 @@ impl Bookmark {
             bytes = rest;
             let seq = pull_varint(&mut bytes)?;
             let mark = Mark { seq: seq >> 1, whole: seq & 1 == 1, ms: earlier(pull_varint(&mut bytes)?)? };
-            if mark.seq == 0 || bookmark.marks.insert(OriginTag(*tag), mark).is_some() {
+            let tag = OriginTag(*tag);
+            let Err(at) = bookmark.marks.binary_search_by_key(&tag, |(tag, _)| *tag) else { return None };
+            if mark.seq == 0 {
                 return None;
             }
+            bookmark.marks.insert(at, (tag, mark));
         }
         Some(bookmark)
     }

@@ -55,14 +55,21 @@ struct Queue {
 }
 
 thread_local! {
-    /// Processor time at which this thread's turn began, and whether the thread was lent meanwhile.
-    static TURN: Cell<(Duration, bool)> = const { Cell::new((Duration::ZERO, false)) };
+    /// Processor time at which somebody first looked at this thread's turn, and whether the thread was lent meanwhile.
+    static TURN: Cell<(Option<Duration>, bool)> = const { Cell::new((None, false)) };
+    /// What the system calls this thread.
+    static THREAD: Pid = rustix::thread::gettid();
 }
 
 /// Processor time of this thread.
 pub(super) fn cpu_time() -> Duration {
     let spent = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(spent.tv_sec).unwrap_or(0), u32::try_from(spent.tv_nsec).unwrap_or(0))
+}
+
+/// What the system calls this thread.
+pub(super) fn this_thread() -> Pid {
+    THREAD.with(|thread| *thread)
 }
 
 impl Crew {
@@ -106,16 +113,18 @@ impl Crew {
     /// Called now and then by what computes on one of the threads.
     pub(super) fn notice(self: &Arc<Self>, now: Duration) {
         let (began, is_lent) = TURN.get();
+        let began = began.unwrap_or(now);
+        TURN.set((Some(began), is_lent));
         if is_lent || now.saturating_sub(began) < LEND_AFTER {
             return;
         }
         let mut queue = self.queue();
         if queue.lent < LENT_MAX && self.hire(&mut queue).is_ok() {
-            TURN.set((began, true));
+            TURN.set((Some(began), true));
             queue.lent += 1;
             queue.threads -= 1;
             drop(queue);
-            step_back(rustix::thread::gettid());
+            step_back(this_thread());
         }
     }
 
@@ -144,7 +153,7 @@ impl Crew {
     fn work(self: &Arc<Self>) {
         let _entered = self.handle.enter();
         while let Some(turn) = self.next() {
-            TURN.set((cpu_time(), false));
+            TURN.set((None, false));
             match catch_unwind(AssertUnwindSafe(|| Arc::clone(&turn).turn())) {
                 Ok(true) => self.run(turn),
                 Ok(false) => {}

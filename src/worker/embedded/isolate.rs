@@ -13,7 +13,7 @@ use rquickjs::{CatchResultExt, Context, Ctx, Function, Module, Object, Runtime, 
 use rustix::process::Pid;
 use tokio::time::Instant;
 
-use super::crew::{Turn, cpu_time};
+use super::crew::{Turn, cpu_time, this_thread};
 use super::host::{self, Given, Outcome};
 use super::visit::Visit;
 use super::{Ground, modules};
@@ -292,7 +292,7 @@ impl Isolate {
         let spent = Duration::from_nanos(visit.cpu_ns.load(Ordering::Relaxed));
         let is_over = visit.is_over();
         *locked(&self.current) = Some(Arc::clone(&visit));
-        *locked(&self.computing) = Some((Instant::now(), rustix::thread::gettid()));
+        *locked(&self.computing) = Some((Instant::now(), this_thread()));
         let began = running.meter.begin(if is_over { REST_CPU_MAX } else { limit.saturating_sub(spent) });
         let mut broken = running.call(event, is_over);
         broken = running.run_jobs().or(broken);

@@ -35,7 +35,7 @@ const START_PAUSE: Duration = Duration::from_millis(2);
 /// How often it is looked what it costs meanwhile.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Connections of one program to the node, at a time.
-const BINDING_CONNECTIONS_MAX: usize = 128;
+const BINDING_CONNECTIONS_MAX: u32 = 128;
 /// Memory that a process may have, in bytes: for itself, and for each program.
 const MEMORY_MAX: u64 = 512 * 1024 * 1024;
 const MEMORY_EACH: u64 = 32 * 1024 * 1024;
