@@ -137,8 +137,9 @@ mod tests {
         let places = Places::new(1);
         let (mut guard, mut far, place) = guarded(&places).await;
         let read = async |guard: &mut HeaderGuard<_>, time| {
+            let mut bytes = [0; 64];
             tokio::select! {
-                read = guard.read(&mut [0; 64]) => Some(read),
+                read = guard.read(&mut bytes) => Some(read),
                 _ = places.sweep(PATIENCE) => None,
                 () = sleep(Duration::from_secs(time)) => None,
             }
