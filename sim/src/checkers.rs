@@ -12,6 +12,7 @@ mod ledger;
 mod markers;
 mod peers;
 mod resurrection;
+mod returned;
 mod session;
 mod stored;
 mod unique;
@@ -111,6 +112,11 @@ pub trait Checker {
         Ok(())
     }
 
+    /// A write of a former node of this host, under this marker then, was issued again.
+    fn reissued(&mut self, _scene: &Scene, _host: usize, _key: &Key, _marker: Marker, _dot: Dot) -> Verdict {
+        Ok(())
+    }
+
     /// A node has raised an alarm.
     fn alarm(&mut self, _scene: &Scene, _host: usize, _alarm: &Alarm) -> Verdict {
         Ok(())
@@ -158,6 +164,7 @@ impl Judge {
             Box::new(clocks::ClocksStay),
             Box::new(expiry::KeptUntilExpired),
             Box::new(evictions::EvictionsStay),
+            Box::new(returned::OwnWritesReturn),
             Box::new(converged::Converged::default()),
         ];
         Self { ledger, checkers, violations: Vec::new() }
@@ -211,6 +218,15 @@ impl Judge {
     pub(crate) fn disturbed(&mut self, host: usize, hosts: &[Host], now_us: u64) {
         self.ledger.forgetful.insert(hosts[host].node);
         self.ask(hosts, now_us, |checker, scene| checker.disturbed(scene, host));
+    }
+
+    /// A node is evicted: of whom it lets in before it hears of that, others may not hear.
+    pub(crate) fn fenced(&mut self, host: usize, hosts: &[Host]) {
+        self.ledger.forgetful.insert(hosts[host].node);
+    }
+
+    pub(crate) fn reissued(&mut self, host: usize, key: &Key, marker: Marker, dot: Dot, hosts: &[Host], now_us: u64) {
+        self.ask(hosts, now_us, |checker, scene| checker.reissued(scene, host, key, marker, dot));
     }
 
     pub(crate) fn committed(&mut self, host: usize, changes: &Edits, hosts: &[Host], now_us: u64) {

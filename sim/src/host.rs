@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use starling::replica::{
-    Config, Durability, Image, Input, MemStore, Mono, NodeId, Now, Output, Replica, Sabotage, SharedSecret, Timestamp,
-    limits,
+    Config, Durability, Entry, Image, Input, Key, MemStore, Mono, NodeId, Now, Output, Replica, Sabotage, SharedSecret,
+    Timestamp, limits,
 };
 
 use crate::clocks::WallClock;
@@ -16,6 +16,20 @@ const LAZY_SYNC_US: u64 = 50_000;
 /// A disk that takes longer is broken and says so. On a slow machine with a slow disk an fsync would take minutes, long
 /// after both were well again.
 const FSYNC_MAX_US: u64 = 4_000_000;
+
+/// A node that a machine was before it was evicted: what its directory held then is kept until all that it wrote is
+/// issued again, or need not be.
+#[derive(Clone)]
+pub struct Former {
+    /// Who it was.
+    pub node: NodeId,
+    /// What it held.
+    pub store: MemStore,
+    /// Nothing more is to be done.
+    pub settled: bool,
+    /// What this process has not settled yet; `None` before it has looked.
+    pub(crate) left: Option<BTreeMap<Key, Entry>>,
+}
 
 /// One machine.
 pub struct Host {
@@ -46,6 +60,10 @@ pub struct Host {
     pub replaced: bool,
     /// It has left, and others had all that it took in before.
     pub has_drained: bool,
+    /// If it is evicted, its machine comes back as another node.
+    pub returns: bool,
+    /// Nodes that this machine was before.
+    pub formers: Vec<Former>,
     /// It was told that a newer process has its identity.
     pub superseded: bool,
     /// It stands still.
@@ -99,6 +117,8 @@ impl Host {
             gone: false,
             replaced: false,
             has_drained: false,
+            returns: false,
+            formers: Vec::new(),
             superseded: false,
             paused: false,
             deaf: false,
@@ -169,6 +189,7 @@ impl Host {
         (self.busy_until_us, self.ready_scheduled, self.held, self.wake_us) = (0, false, None, u64::MAX);
         (self.syncing, self.synced, self.last_sync_us) = (false, 0, now_us);
         self.links.clear();
+        self.formers.iter_mut().for_each(|former| former.left = None);
         // Memory does not fail, and a directory that a replica wrote can be read by it.
         self.replica = Replica::open(config, store, self.now(now_us)).ok();
     }

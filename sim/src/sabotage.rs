@@ -21,6 +21,10 @@ pub const ALL: &[(&str, Sabotage, &str)] = &[
     ("resume-anywhere", Sabotage::ResumeAnywhere, "resume a session whichever process sends it now"),
     ("forget-marks", Sabotage::ForgetMarks, "shorten a bookmark by what not all members have"),
     ("ignore-eviction", Sabotage::IgnoreEviction, "take no notice of being turned away"),
+    ("reissue-anew", Sabotage::ReissueAnew, "issue a former node's writes again with markers of now"),
+    ("reissue-blindly", Sabotage::ReissueBlindly, "issue writes again in place of later ones"),
+    ("reissue-others", Sabotage::ReissueOthers, "issue again what a former node held of others"),
+    ("reissue-nothing", Sabotage::ReissueNothing, "take what a former node wrote for replicated"),
     ("boastful-positions", Sabotage::BoastfulPositions, "let a place in the change feed speak of what is not here"),
 ];
 

@@ -83,6 +83,8 @@ pub fn draw(seed: u64, sabotage: Sabotage) -> Draw {
         workload,
         faults: draw_faults(nodes, duration, &mut rng),
     };
+    let mut scenario = scenario;
+    scenario.faults.extend(draw_returns(seed, nodes, duration));
     let bounds = draw_bounds(&mut rng);
     let options =
         Options { seed, bounds, sabotage, inspect_us: rng.random_range(50_000..400_000), ..Options::default() };
@@ -126,7 +128,7 @@ fn draw_faults(nodes: usize, duration: Span, rng: &mut ChaCha8Rng) -> Vec<Fault>
                 33..36 => FaultKind::Clone,
                 36..40 => FaultKind::Join { count: 1 },
                 40 => FaultKind::Leave,
-                41 => FaultKind::Evict,
+                41 => FaultKind::Evict { cut_off: false, returns: false },
                 42..56 => FaultKind::Partition { from, direction },
                 56..60 => FaultKind::Flap { from, period: Span::ms(rng.random_range(200..3_000)) },
                 60..72 => FaultKind::Reset { from },
@@ -149,12 +151,26 @@ fn draw_faults(nodes: usize, duration: Span, rng: &mut ChaCha8Rng) -> Vec<Fault>
             };
             // Wherever a node stays away for good, it is one node and not a third of them.
             let nodes = match kind {
-                FaultKind::Wipe | FaultKind::Leave | FaultKind::Evict | FaultKind::Clone => one(rng),
+                FaultKind::Wipe | FaultKind::Leave | FaultKind::Evict { .. } | FaultKind::Clone => one(rng),
                 _ => nodes,
             };
             Fault { at, lasts, nodes, kind }
         })
         .collect()
+}
+
+/// In one world of ten, nodes that are cut off, evicted, and come back as others with what they alone have. Drawn apart,
+/// so that all other worlds are what they were.
+fn draw_returns(seed: u64, nodes: usize, duration: Span) -> Vec<Fault> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x7265_7475_726e);
+    let count = if seed % 10 == 1 { rng.random_range(1..=3) } else { 0 };
+    let evict = |_| Fault {
+        at: Span(rng.random_range(0..duration.0)),
+        lasts: Span::ms(rng.random_range(20..12_000)),
+        nodes: Selector::Node(rng.random_range(0..nodes)),
+        kind: FaultKind::Evict { cut_off: rng.random_range(0..4) > 0, returns: true },
+    };
+    (0..count).map(evict).collect()
 }
 
 /// Runs a drawn world; a panic of the replica is a violation like any other.

@@ -9,6 +9,7 @@ mod events;
 mod faults;
 mod genesis;
 mod links;
+mod returns;
 mod run;
 mod travellers;
 
@@ -73,6 +74,10 @@ pub struct World {
     sabotage: Sabotage,
     /// Nodes that are being let in.
     awaited: BTreeSet<NodeId>,
+    /// Of these, the ones that a machine wants to be whose former node was evicted.
+    returning: BTreeMap<NodeId, usize>,
+    /// Machines that will.
+    will_return: BTreeSet<usize>,
     /// Nodes that an operator should evict as soon as one can.
     to_evict: BTreeSet<NodeId>,
     judge: Judge,
@@ -165,11 +170,20 @@ impl World {
                     self.start(host);
                 }
             }
-            Event::Stop { host } => self.stop_for_good(host),
+            Event::Stop { host } => match self.hosts[host].returns {
+                true => self.begin_return(host),
+                false => self.stop_for_good(host),
+            },
             Event::NextOp => self.next_op(),
             Event::Travel { number } => self.travel(number),
             Event::Awaited { node } => self.give_up_on(node),
             Event::Evict => self.evict_the_gone(),
+            Event::Return { host } => self.return_as_another(host),
+            Event::Reissue { host, boot } => {
+                if self.hosts[host].boot == boot {
+                    self.reissue(host);
+                }
+            }
             Event::Ask { host, request, client } => self.ask(host, *request, *client),
             Event::FaultBegins(fault) => self.begin_fault(fault),
             Event::FaultEnds(fault) => self.end_fault(fault),
@@ -338,6 +352,7 @@ impl World {
         self.measure.committed(host, None, &changes, now_us);
         self.watch.committed(host, &changes, now_us);
         self.introduce(host);
+        self.reissue_soon(host);
         self.dial_all(host);
         self.arrive(host, Input::Wake);
     }

@@ -137,7 +137,11 @@ impl From<Refusal> for KvError {
             Refusal::Overloaded => Self::Overloaded,
             Refusal::NotElsewhere => Self::Damaged(super::SealError::Damaged),
             // Sizes are checked before anything is sent, and the others answer other requests.
-            Refusal::TooLarge | Refusal::UnknownDot | Refusal::ClockAhead(_) => Self::Unexpected,
+            Refusal::TooLarge
+            | Refusal::UnknownDot
+            | Refusal::ClockAhead(_)
+            | Refusal::ChunksMissing
+            | Refusal::Behind => Self::Unexpected,
             Refusal::FewerNodes(members) => Self::FewerNodes { members },
             Refusal::EvictedOrigin => Self::Departed,
         }

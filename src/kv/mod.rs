@@ -178,6 +178,7 @@ fn done(reply: Reply) -> Result<(), KvError> {
         | Reply::Bookmark(_)
         | Reply::Watching { .. }
         | Reply::Verified(_)
+        | Reply::Dominated
         | Reply::Status(_) => Err(KvError::Unexpected),
     }
 }

@@ -97,8 +97,14 @@ impl<S: Store> Replica<S> {
             return Ok(Applied::Seen);
         }
         let held = self.store.get(key)?;
+        let has_bytes = |held: &Entry| entry.blob().is_some() && held.blob() == entry.blob();
+        if held.as_ref().is_some_and(has_bytes) {
+            // The same write under another dot: a node that had been evicted issued it again.
+            self.merge(key, held, entry)?;
+            return Ok(Applied::Seen);
+        }
         if entry.blob().is_some() && held.as_ref().is_none_or(|held| held.loses_to(&entry)) {
-            if self.has_long_expired(&entry, now) {
+            if self.has_long_expired(entry.content(), now) {
                 // Nobody need have its bytes any more.
                 self.merge(key, held, entry.dropped())?;
                 return Ok(Applied::Seen);

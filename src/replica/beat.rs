@@ -143,6 +143,7 @@ impl<S: Store> Replica<S> {
         };
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let is_first = peer.beat.replace(last).is_none();
+        self.caught_up |= last.versions_agree;
         self.compare_secrets(node, beat.secrets, now);
         if is_first && !last.versions_agree {
             self.syncs.want(node, now.mono);

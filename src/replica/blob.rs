@@ -49,7 +49,10 @@ struct Pending {
 
 impl Pending {
     fn new(record: &Record, entry: Entry, held: &[bool]) -> Self {
-        let missing = held.iter().zip(0..).filter(|(held, _)| !**held).map(|(_, index)| index).collect();
+        // All of them here and not the record: a client puts them there for a write that is issued again, and may give
+        // them up. Or that client is gone.
+        let is_whole = held.iter().all(|held| *held);
+        let missing = held.iter().zip(0..).filter(|(held, _)| is_whole || !**held).map(|(_, index)| index).collect();
         Self {
             record: record.clone(),
             entry,
@@ -236,11 +239,17 @@ impl<S: Store> Replica<S> {
     /// `key` holds `entry` now: records of that key that wait and are dominated need wait no longer.
     pub(super) fn settle_pending(&mut self, key: &Key, entry: &Entry) -> Result<(), StoreError> {
         let Some(dots) = self.blobs.by_key.get(key) else { return Ok(()) };
-        let dominated: Vec<Dot> = dots
-            .iter()
-            .filter(|dot| self.blobs.pending.get(dot).is_some_and(|pending| !entry.loses_to(&pending.entry)))
-            .copied()
-            .collect();
+        // The same write under another dot has the same bytes, which are here now.
+        let is_same = |pending: &Pending| pending.blob().is_some() && pending.blob() == entry.blob();
+        let (mut dominated, mut same) = (Vec::new(), None);
+        for dot in dots {
+            let Some(pending) = self.blobs.pending.get(dot) else { continue };
+            match entry.loses_to(&pending.entry) {
+                false => dominated.push(*dot),
+                true if is_same(pending) => same = Some(*dot),
+                true => {}
+            }
+        }
         for dot in dominated {
             let Some(pending) = self.blobs.remove(dot) else { continue };
             self.store.remove_pending(dot);
@@ -250,7 +259,10 @@ impl<S: Store> Replica<S> {
                 self.store.remove_blob(BlobAddress::of(key, blob.id))?;
             }
         }
-        Ok(())
+        match (same, entry.blob()) {
+            (Some(dot), Some(blob)) => self.finish_pending(dot, BlobAddress::of(key, blob.id)),
+            _ => Ok(()),
+        }
     }
 
     /// The namespace is gone, and what waited in it.

@@ -131,6 +131,15 @@ enum Kind {
     Dropped(RecordHash),
 }
 
+impl Content {
+    /// Whether of two contents one is what is left of the other, or of the same third: they expire at one time, and one
+    /// has no bytes any more. A write that was issued again after its expiry differs so from how it was first issued.
+    fn is_spent_form_of(&self, other: &Content) -> bool {
+        let is_spent = |content: &Content| matches!(content.value, Value::Tombstone | Value::Dropped(_));
+        self.expire_ms == other.expire_ms && self.expire_ms != 0 && (is_spent(self) || is_spent(other))
+    }
+}
+
 impl Entry {
     /// An entry as its origin makes it.
     pub fn new(key: &Key, dot: Dot, stamp: Timestamp, marker: Marker, content: Content) -> Self {
@@ -294,7 +303,8 @@ impl Entry {
         if self.hash == other.hash {
             return Merge::Same;
         }
-        let conflict = self.register.validate_merge(&other.register).is_err();
+        let conflict =
+            self.register.validate_merge(&other.register).is_err() && !self.content().is_spent_form_of(other.content());
         let won = self.loses_to(&other);
         if won {
             if self.marker() == other.marker() {

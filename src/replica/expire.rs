@@ -4,7 +4,7 @@
 //! before, here and wherever it is sent.
 
 use super::clock::Mono;
-use super::entry::{Entry, Value};
+use super::entry::{Content, Entry, Value};
 use super::key::Key;
 use super::limits::{EXPIRED_GRACE_MS, EXPIRY_PERIOD, SWEEP_ROWS_PER_TURN};
 use super::store::{BlobAddress, Store, StoreError};
@@ -26,7 +26,10 @@ impl Expiry {
 
 /// When an entry's bytes are to go, if ever.
 fn goes_at(entry: &Entry) -> Option<u64> {
-    let content = entry.content();
+    content_goes_at(entry.content())
+}
+
+fn content_goes_at(content: &Content) -> Option<u64> {
     let has_bytes = matches!(content.value, Value::Inline(_) | Value::Blob(_));
     (has_bytes && content.expire_ms != 0).then_some(content.expire_ms)
 }
@@ -56,8 +59,8 @@ impl<S: Store> Replica<S> {
     }
 
     /// Whether nobody need have an entry's bytes any more.
-    pub(super) fn has_long_expired(&self, entry: &Entry, now: Now) -> bool {
-        goes_at(entry).is_some_and(|at_ms| at_ms < self.expired_before_ms(now))
+    pub(super) fn has_long_expired(&self, content: &Content, now: Now) -> bool {
+        content_goes_at(content).is_some_and(|at_ms| at_ms < self.expired_before_ms(now))
     }
 
     pub(super) fn drop_expired(&mut self, now: Now) -> Result<(), StoreError> {
@@ -88,7 +91,7 @@ impl<S: Store> Replica<S> {
 
     /// What waits for a blob that has expired waits for what nobody need have any more.
     fn drop_expired_pending(&mut self, now: Now) -> Result<(), StoreError> {
-        for dot in self.blobs.waiting_dots(|entry| self.has_long_expired(entry, now)) {
+        for dot in self.blobs.waiting_dots(|entry| self.has_long_expired(entry.content(), now)) {
             let Some((key, entry)) = self.blobs.take(dot) else { continue };
             self.store.remove_pending(dot);
             if let Some(blob) = entry.blob() {

@@ -91,6 +91,16 @@ pub enum Request {
         /// To what.
         content: Content,
     },
+    /// Sets a register to what a former node of this directory, which was evicted, had set it to, with the marker of
+    /// that time: as if that write had come only now.
+    Reissue {
+        /// Whose.
+        key: Key,
+        /// To what.
+        content: Content,
+        /// Its place in the order of the key's writes.
+        marker: Marker,
+    },
     /// Stores one sealed chunk of a blob that a later write will refer to.
     PutChunk {
         /// The key that will refer to it.
@@ -170,6 +180,8 @@ pub enum Reply {
         /// When it was committed.
         stamp: Timestamp,
     },
+    /// The answer to [`Request::Reissue`] if the key holds that write, or a later one.
+    Dominated,
     /// Nothing was changed.
     Refused(Refusal),
     /// Done: the chunk is staged, the blob given up, the bookmark covered.
@@ -211,6 +223,10 @@ pub enum Refusal {
     Frozen,
     /// The record would be longer than a record may be, or a chunk out of bounds.
     TooLarge,
+    /// Chunks of the blob are not here.
+    ChunksMissing,
+    /// This process has not had all that some member has yet.
+    Behind,
     /// Too many requests wait already.
     Overloaded,
     /// No connected peer can give it.
@@ -358,6 +374,8 @@ impl fmt::Display for Refusal {
             Self::Evicted => f.write_str("this node was taken off the roster"),
             Self::Frozen => f.write_str("the key's last write lies at the end of time"),
             Self::TooLarge => f.write_str("the record is too large, or a chunk of it is missing"),
+            Self::ChunksMissing => f.write_str("chunks of its value are missing"),
+            Self::Behind => f.write_str("this node has not caught up with the others yet"),
             Self::NotElsewhere => f.write_str("no connected peer can help"),
             Self::Overloaded => f.write_str("too many requests wait already"),
             Self::UnknownDot => f.write_str("this process made no such write"),

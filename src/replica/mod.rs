@@ -33,6 +33,7 @@ mod memstore;
 mod message;
 mod peer;
 mod push;
+mod reissue;
 mod repair;
 mod roster;
 mod rumor;
@@ -65,6 +66,7 @@ pub use input::{AckLevel, Alarm, Input, LinkId, Output, Refusal, Reply, Request,
 pub use key::{InvalidNamespaceId, Key, NamespaceId};
 pub use memstore::{Edits, Image, MemStore, Tampered};
 pub use message::*;
+pub use reissue::{Fate, OwnWrites, Step, own_writes, sound_chunk};
 pub use repair::Damage;
 pub use roster::{NodeInfo, Roster};
 pub use secrets::{SecretBytes, SecretsHash, SharedSecret};
@@ -161,6 +163,14 @@ pub enum Sabotage {
     ResumeAnywhere,
     /// Take no notice of being turned away.
     IgnoreEviction,
+    /// Issue writes of a former node again with markers of now.
+    ReissueAnew,
+    /// Issue writes again although the key holds a later one.
+    ReissueBlindly,
+    /// Issue again what a former node held of others, too.
+    ReissueOthers,
+    /// Take what a former node wrote for replicated.
+    ReissueNothing,
 }
 
 /// One node's replica over its store.
@@ -183,6 +193,8 @@ pub struct Replica<S: Store> {
     superseded: bool,
     /// Others say that this node is evicted.
     turned_away: bool,
+    /// Since it started, this process has had all that some member had.
+    caught_up: bool,
     versions: fold::Versions,
     digest: Digest,
     roster: Roster,
@@ -251,6 +263,7 @@ impl<S: Store> Replica<S> {
             life: None,
             superseded: false,
             turned_away: false,
+            caught_up: false,
             versions: fold::Versions::new(recovered.versions, recovered.folded, config.bounds.intervals_per_origin),
             digest,
             roster,

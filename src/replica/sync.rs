@@ -406,6 +406,7 @@ impl<S: Store> Replica<S> {
             self.versions.join(&mut self.store, &versions)?;
             self.syncs.partial.remove(&node);
             self.staged = true;
+            self.caught_up = true;
             self.count("syncs_completed");
         }
         Ok(())

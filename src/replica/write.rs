@@ -29,9 +29,13 @@ impl<S: Store> Replica<S> {
                     Reply::Refused(refusal)
                 }
             },
+            Request::Reissue { key, content, marker } => self.reissue(&key, content, marker, now)?,
             Request::PutChunk { key, id, index, chunk } => {
                 if chunk.len() > CHUNK_LEN + SEAL_OVERHEAD_MAX || index as usize >= CHUNKS_MAX {
                     Reply::Refused(Refusal::TooLarge)
+                } else if self.holds_blob(&key, id)? {
+                    // A write that is issued again has come by itself meanwhile. What is open is removed at the next start.
+                    Reply::Done
                 } else {
                     let address = BlobAddress::of(&key, id);
                     self.store.open_blob(address);
@@ -99,7 +103,21 @@ impl<S: Store> Replica<S> {
             return Ok(Err(Refusal::Frozen));
         }
         let dot = self.next_dot();
-        let marker = Marker { time, origin: dot.origin };
+        self.issue(key, held, dot, stamp, Marker { time, origin: dot.origin }, content, now).map(Ok)
+    }
+
+    /// A write of this node that nothing speaks against any more.
+    #[allow(clippy::too_many_arguments, reason = "all that makes up an entry")]
+    pub(super) fn issue(
+        &mut self,
+        key: &Key,
+        held: Option<Entry>,
+        dot: Dot,
+        stamp: Timestamp,
+        marker: Marker,
+        content: Content,
+        now: Now,
+    ) -> Result<Reply, StoreError> {
         let entry = Entry::new(key, dot, stamp, marker, content);
         if let Some(blob) = entry.blob() {
             self.store.close_blob(BlobAddress::of(key, blob.id));
@@ -110,10 +128,10 @@ impl<S: Store> Replica<S> {
         self.wants_sync = self.config.sabotage != Sabotage::SkipFsync;
         self.beats.active(now.mono);
         self.count("local_writes");
-        Ok(Ok(Reply::Written { dot, marker, stamp }))
+        Ok(Reply::Written { dot, marker, stamp })
     }
 
-    fn refusal_of(&self, key: &Key) -> Option<Refusal> {
+    pub(super) fn refusal_of(&self, key: &Key) -> Option<Refusal> {
         match () {
             _ if self.superseded => Some(Refusal::Superseded),
             _ if self.is_evicted() => Some(Refusal::Evicted),
@@ -136,7 +154,7 @@ impl<S: Store> Replica<S> {
         (ahead_ms > ADMIT_MS_AHEAD_MAX).then_some(Refusal::ClockAhead(ahead_ms))
     }
 
-    fn next_dot(&mut self) -> Dot {
+    pub(super) fn next_dot(&mut self) -> Dot {
         let node = self.config.node;
         if self.life.is_none() {
             self.versions.unsettle(node);
@@ -157,19 +175,23 @@ impl<S: Store> Replica<S> {
     }
 
     /// A blob that is written must be here, whole.
-    fn holds_chunks(&self, key: &Key, value: &Value) -> Result<bool, StoreError> {
+    pub(super) fn holds_chunks(&self, key: &Key, value: &Value) -> Result<bool, StoreError> {
         let Value::Blob(Blob { id, chunks, .. }) = value else { return Ok(true) };
         let held = self.store.chunks_held(BlobAddress::of(key, *id), chunks.len() as u32)?;
         Ok(held.len() == chunks.len() && held.iter().all(|held| *held))
     }
 
     fn abandon_blob(&mut self, key: &Key, id: BlobId) -> Result<(), StoreError> {
-        let in_use = self.store.get(key)?.is_some_and(|entry| entry.blob().is_some_and(|blob| blob.id == id));
-        if !in_use {
+        if !self.holds_blob(key, id)? {
             self.store.remove_blob(BlobAddress::of(key, id))?;
             self.staged = true;
         }
         Ok(())
+    }
+
+    /// Whether the key's entry refers to this blob.
+    fn holds_blob(&self, key: &Key, id: BlobId) -> Result<bool, StoreError> {
+        Ok(self.store.get(key)?.is_some_and(|entry| entry.blob().is_some_and(|blob| blob.id == id)))
     }
 
     /// Off the roster, for good: the entry goes, and the eviction that nobody can undo comes.
@@ -186,7 +208,7 @@ impl<S: Store> Replica<S> {
     }
 }
 
-fn is_in_bounds(content: &Content) -> bool {
+pub(super) fn is_in_bounds(content: &Content) -> bool {
     let value_fits = match &content.value {
         Value::Inline(bytes) => bytes.len() <= INLINE_LEN_MAX + SEAL_OVERHEAD_MAX,
         Value::Blob(blob) => {

@@ -32,7 +32,10 @@ impl Checker for MarkersRise {
             let now = (entry.marker(), entry.dot);
             match self.held[host].get_mut(key) {
                 Some(before) => {
-                    let is_back = now.0 < before.0 || (now.0 == before.0 && now.1 != before.1);
+                    // Of a write that was issued again either dot may come first.
+                    let was_reissued = |(marker, dot): &(Marker, Dot)| marker.origin != dot.origin;
+                    let is_other = now.0 == before.0 && now.1 != before.1;
+                    let is_back = now.0 < before.0 || (is_other && !was_reissued(&now) && !was_reissued(before));
                     if is_back {
                         return Err(format!("host {host} held {before:?} under {key:?} and then {now:?}"));
                     }

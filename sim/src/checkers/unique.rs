@@ -1,23 +1,32 @@
-//! Dots are unique, markers are within their key, and a record is everywhere what its origin made it.
+//! Dots are unique, markers are within their key, and a record is everywhere what its origin made it. A write that was
+//! issued again has two dots, one marker, and one content.
 
 use std::collections::BTreeMap;
 
-use starling::replica::{Dot, Edits, Image, Key, Marker, RecordHash};
+use starling::replica::{Content, Dot, Edits, Image, Key, Marker, RecordHash, Value};
 
 use super::{Checker, Scene, Verdict};
 
 /// Remembers every dot and every marker.
 pub(super) struct Unique {
     dots: BTreeMap<Dot, (Key, RecordHash, Marker)>,
-    markers: BTreeMap<(Key, Marker), Dot>,
+    markers: BTreeMap<(Key, Marker), (Dot, Content)>,
 }
 
 impl Unique {
     pub(super) fn of(image: &Image) -> Self {
         let dots = image.entries().map(|(key, entry)| (entry.dot, (key.clone(), entry.hash, entry.marker()))).collect();
-        let markers = image.entries().map(|(key, entry)| ((key.clone(), entry.marker()), entry.dot)).collect();
+        let markers = image.entries();
+        let markers = markers.map(|(key, entry)| ((key.clone(), entry.marker()), (entry.dot, entry.content().clone())));
+        let markers = markers.collect();
         Self { dots, markers }
     }
+}
+
+/// Whether a write was issued again as it was; one that had expired, without its bytes.
+fn is_same(before: &Content, again: &Content) -> bool {
+    let has_expired = again.value == Value::Tombstone && again.expire_ms != 0;
+    before == again || (has_expired && before.expire_ms == again.expire_ms)
 }
 
 impl Checker for Unique {
@@ -38,8 +47,12 @@ impl Checker for Unique {
                     return Err(format!("host {host} holds {dot}, which nobody wrote"));
                 }
                 None => {
-                    if let Some(other) = self.markers.insert((key.clone(), entry.marker()), dot) {
-                        return Err(format!("{dot} and {other} of {key:?} share the marker {:?}", entry.marker()));
+                    let (marker, content) = (entry.marker(), entry.content());
+                    if let Some((other, before)) = self.markers.insert((key.clone(), marker), (dot, content.clone())) {
+                        let was_reissued = [dot, other].iter().any(|dot| dot.origin != marker.origin);
+                        if !was_reissued || !is_same(&before, content) {
+                            return Err(format!("{dot} and {other} of {key:?} share the marker {marker:?}"));
+                        }
                     }
                     self.dots.insert(dot, (key.clone(), entry.hash, entry.marker()));
                 }

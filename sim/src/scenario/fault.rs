@@ -61,7 +61,14 @@ pub enum FaultKind {
     /// The node leaves the cluster for good.
     Leave,
     /// The others take the node off the cluster while it runs.
-    Evict,
+    Evict {
+        /// Nothing goes through between it and the others until the end.
+        #[serde(default)]
+        cut_off: bool,
+        /// Once it has heard of it, it joins anew, as another node, and issues again what it alone has.
+        #[serde(default)]
+        returns: bool,
+    },
     /// Nothing goes through between these nodes and others.
     Partition {
         /// Which others; by default all.
@@ -158,7 +165,7 @@ impl FaultKind {
             Self::Clone => "clone",
             Self::Join { .. } => "join",
             Self::Leave => "leave",
-            Self::Evict => "evict",
+            Self::Evict { .. } => "evict",
             Self::Partition { .. } => "partition",
             Self::Flap { .. } => "flap",
             Self::Reset { .. } => "reset",

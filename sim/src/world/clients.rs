@@ -47,6 +47,8 @@ pub(super) enum Client {
     Left,
     /// An operator who evicts a node.
     Evict { node: NodeId },
+    /// A node that issues a write of a former one again.
+    Reissue { former: usize, key: Key, boot: u64 },
     /// One that wanders from node to node.
     Traveller { number: usize, errand: Errand },
     /// One that must be served now that all is well again.
@@ -218,7 +220,11 @@ impl World {
                 self.ask(host, request, Client::Left);
             }
             (Client::Admit { node, place }, Reply::Written { stamp, .. }) => self.admitted(host, node, place, stamp),
-            (Client::Admit { node, .. }, _) => _ = self.awaited.remove(&node),
+            (Client::Admit { node, .. }, _) => {
+                self.awaited.remove(&node);
+                self.not_let_in(node);
+            }
+            (Client::Reissue { former, key, boot }, reply) => self.answered_again(host, former, key, boot, &reply),
             (Client::Evict { node }, Reply::Refused(_)) => {
                 // A node whose clock is off refuses; the operator tries again.
                 self.to_evict.insert(node);
@@ -283,7 +289,13 @@ impl World {
         let seeds = others.chain([own]).collect();
         let host = self.add_host(node, place, MemStore::default());
         (self.hosts[host].seeds, self.hosts[host].joined) = (seeds, joined);
+        self.returned(host);
         self.start(host);
+    }
+
+    /// Whether somebody was asked to let a node in, and has not answered.
+    pub(super) fn awaits(&self, node: NodeId) -> bool {
+        self.awaited.contains(&node)
     }
 
     /// It may stand on the roster for all that anyone knows: whoever wanted it there takes it off.
@@ -291,6 +303,7 @@ impl World {
         if self.awaited.remove(&node) {
             self.to_evict.insert(node);
             self.evict_the_gone();
+            self.not_let_in(node);
         }
     }
 

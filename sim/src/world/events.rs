@@ -48,6 +48,10 @@ pub(super) enum Event {
     Awaited { node: NodeId },
     /// Whoever will never come back is evicted.
     Evict,
+    /// The machine of an evicted node is to come back as another one.
+    Return { host: usize },
+    /// A node issues writes of its former ones again.
+    Reissue { host: usize, boot: u64 },
     /// A client asks a host.
     Ask { host: usize, request: Box<Request>, client: Box<Client> },
     /// A fault begins.

@@ -79,6 +79,8 @@ impl World {
                 for host in targets {
                     self.crash(host, 0);
                     if let Some(image) = self.hosts[host].backups.remove(&number) {
+                        // What the directory says is issued again may have come since.
+                        self.hosts[host].formers.iter_mut().for_each(|former| former.settled = false);
                         self.hosts[host].disk = MemStore::restored(image);
                         self.judge.disturbed(host, &self.hosts, now_us);
                     }
@@ -102,6 +104,7 @@ impl World {
                         let clone = self.add_host(node, place, MemStore::restored(image));
                         self.hosts[clone].seeds = self.hosts[host].seeds.clone();
                         self.hosts[clone].joined = self.hosts[host].joined;
+                        self.hosts[clone].formers = self.hosts[host].formers.clone();
                         self.judge.disturbed(host, &self.hosts, now_us);
                         self.judge.disturbed(clone, &self.hosts, now_us);
                         self.start(clone);
@@ -122,11 +125,19 @@ impl World {
                     }
                 }
             }
-            FaultKind::Evict => {
+            FaultKind::Evict { cut_off, returns } => {
+                if *cut_off {
+                    self.cut(number, &targets, &others, Direction::Both);
+                }
                 for host in targets {
                     if self.live_besides(host) && self.hosts[host].is_up() {
-                        // It may go on for a while, and what it alone has then is gone with it.
-                        self.judge.disturbed(host, &self.hosts, now_us);
+                        self.hosts[host].returns |= returns;
+                        match returns {
+                            // Whom it lets in from now on, nobody may hear of.
+                            true => self.judge.fenced(host, &self.hosts),
+                            // It may go on for a while, and what it alone has then is gone with it.
+                            false => self.judge.disturbed(host, &self.hosts, now_us),
+                        }
                         self.to_evict.insert(self.hosts[host].node);
                     }
                 }
@@ -198,7 +209,7 @@ impl World {
                 }
                 self.evict_the_gone();
             }
-            FaultKind::Partition { .. } | FaultKind::Flap { .. } => {
+            FaultKind::Partition { .. } | FaultKind::Flap { .. } | FaultKind::Evict { .. } => {
                 self.cuts.end(number);
                 self.ways_freed();
             }
@@ -221,7 +232,6 @@ impl World {
             FaultKind::Clone
             | FaultKind::Join { .. }
             | FaultKind::Leave
-            | FaultKind::Evict
             | FaultKind::Reset { .. }
             | FaultKind::Leap { .. } => {}
         }

@@ -96,6 +96,8 @@ impl World {
             bounds: options.bounds,
             sabotage: options.sabotage,
             awaited: Default::default(),
+            returning: Default::default(),
+            will_return: Default::default(),
             to_evict: Default::default(),
             judge: Judge::new(&image, options.bounds),
             measure,

@@ -260,8 +260,12 @@ impl World {
         }
     }
 
-    /// Whether all that run hold the same and know the same, and nobody waits for chunks that someone has.
+    /// Whether all that run hold the same and know the same, nobody waits for chunks that someone has, and whoever was
+    /// evicted and comes back is there.
     fn all_equal(&self) -> bool {
+        if !self.all_have_returned() {
+            return false;
+        }
         let mut running = self.hosts.iter().filter_map(|host| host.replica.as_ref());
         let mut states = running.clone().map(|replica| (replica.version_hash(), replica.digest()));
         let Some(first) = states.next() else { return true };
