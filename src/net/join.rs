@@ -279,7 +279,7 @@ fn judge(error: ConnectionError) -> Failure {
     }
 }
 
-fn local_address_for(remote: SocketAddr) -> SocketAddr {
+pub(super) fn local_address_for(remote: SocketAddr) -> SocketAddr {
     use std::net::{Ipv4Addr, Ipv6Addr};
     match remote {
         SocketAddr::V4(address) if address.ip().is_loopback() => (Ipv4Addr::LOCALHOST, 0).into(),

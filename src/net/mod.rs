@@ -22,6 +22,7 @@ mod join;
 mod join_message;
 mod keyfile;
 mod mesh;
+mod probe;
 mod tls;
 mod token;
 
@@ -41,5 +42,6 @@ pub use issuer::{JOINS_MAX, JoinApplicant};
 pub use join::{JoinConfig, JoinError, JoinRequest, Joined, join};
 pub use join_message::JoinRefusal;
 pub use mesh::LinkId;
+pub use probe::is_turned_away_by;
 pub use tls::TlsError;
 pub use token::{JoinToken, TokenError};

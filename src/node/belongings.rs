@@ -91,7 +91,7 @@ impl Belongings {
         };
         authority.save(&directory)?;
         identity.save(&directory)?;
-        cluster.save(data)?;
+        cluster.save(data.path())?;
         Ok((identity.node_id(), evicted))
     }
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::clock::{MachineClock, entropy};
+use super::rejoin;
 use super::start::StartError;
 use crate::config::Config;
 use crate::datadir::{DataDir, write_private};
@@ -21,7 +22,7 @@ use crate::replica::{NamespaceId, NodeId, SecretBytes, SharedSecret, Timestamp};
 /// Directory of keys and certificates within the data directory.
 pub(super) const IDENTITY: &str = "identity";
 /// What this node was told about its cluster when it joined or founded it.
-const CLUSTER: &str = "cluster.json";
+pub(super) const CLUSTER: &str = "cluster.json";
 /// Largest difference of clocks with which a node may join, in milliseconds.
 pub const JOIN_CLOCK_DIFFERENCE_MS_MAX: u64 = 60_000;
 
@@ -78,10 +79,10 @@ struct Kept {
 }
 
 impl Cluster {
-    pub(super) fn save(&self, data: &DataDir) -> Result<(), StartError> {
+    pub(super) fn save(&self, directory: &Path) -> Result<(), StartError> {
         let kept = Kept { cluster: self.clone(), checksum: self.checksum() };
         let text = serde_json::to_vec_pretty(&kept).map_err(|error| StartError::Cluster(error.to_string()))?;
-        Ok(write_private(&data.join(CLUSTER), &text)?)
+        Ok(write_private(&directory.join(CLUSTER), &text)?)
     }
 
     fn load(path: &Path) -> Result<Self, StartError> {
@@ -107,43 +108,17 @@ impl Cluster {
 impl Membership {
     /// What the data directory says; if it is new, joins with the token in `config`, or founds a cluster.
     pub async fn establish(config: &Config, data: &DataDir, clock: MachineClock) -> Result<Self, StartError> {
-        let directory = data.join(IDENTITY);
-        if data.join(CLUSTER).exists() {
-            if config.join.is_some() {
-                tracing::info!("this data directory is a member of a cluster already: the join token is not used");
-            }
-            return Self::load(config, data, clock);
+        rejoin::take_places(data)?;
+        if !Self::exists(data) {
+            let source = KeySource::of(config, data.path(), None)?;
+            Newcomer { config, directory: data.path(), source, carried: Vec::new(), clock }.enter().await?;
         }
-        let source = KeySource::of(config, data.path(), None)?;
-        let created = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-        created.map_err(|cause| StartError::Io { path: directory.clone(), cause })?;
-        // Kept before it is used: a join that is cut short goes on with the same key.
-        let key = match NodeKey::load(&directory) {
-            Ok(key) => key,
-            Err(_) => {
-                let key = NodeKey::generate()?;
-                key.save(&directory)?;
-                key
-            }
-        };
-        // Before anything is joined: a source that does not work should leave no trace.
-        let given = source.read()?;
-        let (identity, authority, grant) = match &config.join {
-            Some(token) => join(config, &key, token.expose(), clock).await?,
-            None => found(&key, given.as_ref().and_then(|keys| keys.first()), clock)?,
-        };
-        authority.save(&directory)?;
-        identity.save(&directory)?;
-        let Grant { mut cluster, secrets } = grant;
-        let lock = lock_of(&secrets, given, &source)?;
-        let keys = (identity.key().to_secret(), authority.to_secret());
-        Keyring::create(data.join(KEYRING), source.clone(), lock, secrets, keys.0, keys.1, clock)?;
-        if let KeySource::File(path) = source {
-            cluster.cluster_key_file = Some(path);
-        }
-        cluster.save(data)?;
-        NodeKey::remove(&directory)?;
         Self::load(config, data, clock)
+    }
+
+    /// Whether the directory is a member's already.
+    pub(super) fn exists(data: &DataDir) -> bool {
+        data.join(CLUSTER).exists() || rejoin::is_halfway(data)
     }
 
     /// What the directory of a member says.
@@ -189,17 +164,80 @@ fn damaged(path: &Path, why: impl std::fmt::Display) -> StartError {
     ))
 }
 
-/// The cluster key among `secrets`, which the source must give from now on.
+/// Someone who founds a cluster or joins one.
+pub(super) struct Newcomer<'a> {
+    pub(super) config: &'a Config,
+    /// Where what it is told is kept.
+    pub(super) directory: &'a Path,
+    /// Where the cluster key comes from.
+    pub(super) source: KeySource,
+    /// What it brings along of an earlier membership of the same cluster, if there was one.
+    pub(super) carried: Vec<SharedSecret>,
+    pub(super) clock: MachineClock,
+}
+
+impl Newcomer<'_> {
+    /// Joins with the token in the configuration, or founds a cluster. The directory is a member's once its last file,
+    /// that of the cluster, is there.
+    pub(super) async fn enter(self) -> Result<(), StartError> {
+        let Self { config, source, carried, clock, .. } = self;
+        let directory = self.directory.join(IDENTITY);
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        created.map_err(|cause| StartError::Io { path: directory.clone(), cause })?;
+        // Kept before it is used: a join that is cut short goes on with the same key.
+        let key = match NodeKey::load(&directory) {
+            Ok(key) => key,
+            Err(_) => {
+                let key = NodeKey::generate()?;
+                key.save(&directory)?;
+                key
+            }
+        };
+        // Before anything is joined: a source that does not work should leave no trace.
+        let given = source.read()?;
+        let (identity, authority, grant) = match &config.join {
+            Some(token) => join(config, &key, token.expose(), clock).await?,
+            None => found(&key, given.as_ref().and_then(|keys| keys.first()), clock)?,
+        };
+        authority.save(&directory)?;
+        identity.save(&directory)?;
+        let Grant { mut cluster, mut secrets } = grant;
+        let lock = lock_of(&secrets, given, &source, !carried.is_empty())?;
+        let is_news = |carried: &SharedSecret| {
+            !secrets.iter().any(|held| (held.owner, held.number) == (carried.owner, carried.number))
+        };
+        let news: Vec<SharedSecret> = carried.into_iter().filter(is_news).collect();
+        secrets.extend(news);
+        let (node_key, authority_key) = (identity.key().to_secret(), authority.to_secret());
+        let keyring = self.directory.join(KEYRING);
+        Keyring::create(keyring, source.clone(), lock, secrets, node_key, authority_key, clock)?;
+        if let KeySource::File(path) = source {
+            cluster.cluster_key_file = Some(path);
+        }
+        cluster.save(self.directory)?;
+        NodeKey::remove(&directory)?;
+        Ok(())
+    }
+}
+
+/// The cluster key among `secrets`, which the source must give from now on. Whoever `returns` to its cluster may find
+/// that it has another one.
 fn lock_of(
     secrets: &[SharedSecret],
     given: Option<Vec<ClusterKey>>,
     source: &KeySource,
+    returns: bool,
 ) -> Result<ClusterKey, StartError> {
     let secret = secrets.iter().find(|secret| secret.owner == NamespaceId::CLUSTER);
     let lock = secret.and_then(ClusterKey::from_secret);
     let lock = lock.ok_or_else(|| StartError::Cluster("it was given no cluster key".into()))?;
     match given {
         Some(given) if given.contains(&lock) => {}
+        // Until the new node is in place the directory is locked with the old one.
+        Some(mut given) if returns && source.is_writable() => {
+            given.insert(0, lock.clone());
+            source.write(&given)?;
+        }
         Some(_) => return Err(KeyError::NotTheClusters(source.to_string()).into()),
         None => {
             source.write(std::slice::from_ref(&lock))?;

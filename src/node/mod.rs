@@ -10,6 +10,8 @@ mod keys;
 mod membership;
 mod mending;
 mod peers;
+mod reissue;
+mod rejoin;
 mod start;
 mod stopped;
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::keys::Keys;
 use super::membership::{Cluster, Grant, IDENTITY, JOIN_CLOCK_DIFFERENCE_MS_MAX, Membership};
 use super::mending;
 use super::peers::{Announcement, Dialing};
+use super::{reissue, rejoin};
 use crate::config::{self, Config};
 use crate::datadir::{DataDir, DataDirError};
 use crate::exit::Exit;
@@ -152,21 +153,21 @@ impl Node {
         seal: impl FnOnce(Arc<Keyring>) -> Arc<dyn Seal>,
     ) -> Result<Self, StartError> {
         let clock = MachineClock::start(config.clock_offset_ms);
-        let membership = Membership::establish(config, data, clock).await?;
-        let node = membership.identity.node_id();
+        let was_member = Membership::exists(data);
+        let mut membership = Membership::establish(config, data, clock).await?;
         let durability = durability(config.durability);
-        let store = data.join(STORE);
-        let seed = entropy().map_err(StartError::Entropy)?;
-        let keyring = Arc::clone(&membership.keyring);
-        let (secrets, joined) = (keyring.secrets(), membership.joined);
-        let seeds = membership.seeds.keys().copied().collect();
-        let replica = tokio::task::spawn_blocking(move || {
-            let store = FjallStore::open(&store)?;
-            check_fences(&store)?;
-            let config = replica::Config { secrets, seeds, joined, ..replica::Config::new(node, durability, seed) };
-            Ok::<_, StartError>(Replica::open(config, store, clock.now())?)
-        });
-        let replica = replica.await.map_err(|error| StartError::Cluster(error.to_string()))??;
+        let mut replica = open(&membership, data, durability, clock).await?;
+        if was_member && config.join.is_some() {
+            let knows = replica.roster().is_evicted(membership.identity.node_id());
+            if knows || rejoin::is_evicted(config, &membership, clock).await {
+                drop(replica);
+                membership = rejoin::rejoin(config, data, clock, membership).await?;
+                replica = open(&membership, data, durability, clock).await?;
+            } else {
+                tracing::info!("this data directory is a member of a cluster already: the join token is not used");
+            }
+        }
+        let (node, keyring) = (membership.identity.node_id(), Arc::clone(&membership.keyring));
 
         let evicted = Evicted::default();
         let alarms = Alarms::default();
@@ -226,6 +227,7 @@ impl Node {
         let damaged = handle.reader().damaged_keys();
         let unmended = Arc::new(AtomicUsize::new(damaged.len()));
         tasks.spawn(mending::mend(handle.clone(), damaged, Arc::clone(&unmended)));
+        tasks.spawn(reissue::reissue(handle.clone(), rejoin::formers(data)));
         let tending = tokio::spawn(Arc::clone(&keys).tend());
         let authority = membership.authority;
         let seeds = membership.seeds;
@@ -364,6 +366,25 @@ impl Node {
         // They read the store, which the next process, or this one, will want to open.
         self.tasks.shutdown().await;
     }
+}
+
+/// The replica of a member, over the store in its directory.
+async fn open(
+    membership: &Membership,
+    data: &DataDir,
+    durability: Durability,
+    clock: MachineClock,
+) -> Result<Replica<FjallStore>, StartError> {
+    let (store, node, joined) = (data.join(STORE), membership.identity.node_id(), membership.joined);
+    let seed = entropy().map_err(StartError::Entropy)?;
+    let (secrets, seeds) = (membership.keyring.secrets(), membership.seeds.keys().copied().collect());
+    let replica = tokio::task::spawn_blocking(move || {
+        let store = FjallStore::open(&store)?;
+        check_fences(&store)?;
+        let config = replica::Config { secrets, seeds, joined, ..replica::Config::new(node, durability, seed) };
+        Ok::<_, StartError>(Replica::open(config, store, clock.now())?)
+    });
+    replica.await.map_err(|error| StartError::Cluster(error.to_string()))?
 }
 
 pub(crate) async fn invite(net: &Net, advertised: &str, ttl: Duration) -> Result<JoinToken, NetError> {

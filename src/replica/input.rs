@@ -347,7 +347,10 @@ impl fmt::Display for Alarm {
             Self::Superseded => f.write_str(
                 "a newer process runs with this node's identity (a cloned data directory?): writes are refused here",
             ),
-            Self::Evicted => f.write_str("this node was taken off the roster: writes are refused here"),
+            Self::Evicted => f.write_str(
+                "this node was taken off the roster: writes are refused here. To come back as another node, start it with \
+                 --join and a new token",
+            ),
             Self::Damaged(key) => {
                 write!(f, "what this node stores under {key:?} is damaged: check its disk, and run `starling verify`")
             }

@@ -31,6 +31,11 @@ impl World {
         if !self.will_return.contains(&host) || is_asking {
             return;
         }
+        if self.hosts.iter().filter(|host| host.is_up()).all(|host| host.clock_was_wrong) {
+            // Those whose timestamps run ahead let nobody in: it stays away, with what it alone has.
+            self.will_return.remove(&host);
+            return self.judge.disturbed(host, &self.hosts, self.now_us);
+        }
         let (node, place) = (self.draw_node(), self.hosts[host].place);
         self.returning.insert(node, host);
         self.admit(node, place);
