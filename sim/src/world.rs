@@ -76,8 +76,8 @@ pub struct World {
     awaited: BTreeSet<NodeId>,
     /// Of these, the ones that a machine wants to be whose former node was evicted.
     returning: BTreeMap<NodeId, usize>,
-    /// Machines that will.
-    will_return: BTreeSet<usize>,
+    /// Machines that will, and how often they have asked.
+    will_return: BTreeMap<usize, u32>,
     /// Nodes that an operator should evict as soon as one can.
     to_evict: BTreeSet<NodeId>,
     judge: Judge,

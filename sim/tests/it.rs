@@ -45,6 +45,10 @@ const BROKEN: &[(&str, u64, &[&str])] = &[
     ("boastful-positions", 0, &["change-feed"]),
     ("mark-by-clock", 0, &["markers", "read-your-writes"]),
     ("ignore-eviction", 34, &["convergence", "evictions"]),
+    ("reissue-anew", 0, &["returned"]),
+    ("reissue-blindly", 0, &["markers"]),
+    ("reissue-others", 20, &["returned"]),
+    ("reissue-nothing", 60, &["acknowledged", "returned"]),
 ];
 
 fn sim(args: &[&str]) -> Output {

@@ -11,7 +11,7 @@ use crate::terminal::{harmless, tell};
 const ABOUT: &str = "Take a node off its cluster for good, and stop it.
 
 The node first hands what it holds to its peers. The others then stop waiting for it, and its identity can't return: \
-to come back it joins anew, with an empty data directory and a new token. To stop a node for a while, stop its process \
+to come back it joins anew, with --join and a new token. To stop a node for a while, stop its process \
 instead.";
 
 const EXAMPLES: &str = "Examples:
@@ -38,8 +38,8 @@ impl NodeCommand {
 const EVICT_ABOUT: &str = "Take a node off the cluster for good: one that is lost, or that can't be trusted. Asked of any node that lives.
 
 Watermarks, tombstones and --acks all wait for every member, also for one that will not come back. After this they \
-don't. Writes that only the lost node held are lost. Should it start again all the same, it is turned away: to come back \
-it joins anew, with an empty data directory and a new token.
+don't. Should it start again all the same, it is turned away. Writes that only it held are on its disk: they come back if \
+its data directory joins anew, as another node, with --join and a new token.
 
 A node that is connected can leave by itself, and then hands on what it holds: `starling node leave` there. If it can't be \
 trusted, --connected takes it off as it is: every node closes its connection, refuses its certificate and tells it so, and \

@@ -12,7 +12,8 @@ use crate::{logging, serve};
 const ABOUT: &str = "Run a node. It prints what to type next.
 
 A new data directory starts a cluster of its own, or joins one with --join. The node's name, keys and data are in the \
-data directory; stop it with Ctrl-C and start it again with the same directory.
+data directory; stop it with Ctrl-C and start it again with the same directory. That of a node that was evicted comes \
+back with --join too: as another node, with the writes that it alone had.
 
 Every flag can also be a variable (--log-format is STARLING_LOG_FORMAT) or a line of a file (log_format = \"json\", \
 see starling.example.toml). Flags win over variables, variables over the file.";

@@ -39,8 +39,9 @@ impl Announcement {
         match self.handle.call(Request::Write { key, content: info.to_content() }).await {
             Ok(Reply::Written { .. }) => Ok(()),
             Ok(Reply::Refused(Refusal::Evicted)) => Err(StartError::Announce(
-                "it was taken off the roster; start it with --join and a new token (`starling invite` at a member), and it comes back \
-                 as another node with what it alone has".into(),
+                "it was taken off the roster; start it with --join and a new join token (`starling invite` at a member), and \
+                 it comes back as another node, with what it alone has"
+                    .into(),
             )),
             Ok(Reply::Refused(refusal)) => Err(StartError::Announce(refusal.to_string())),
             Ok(reply) => Err(StartError::Announce(format!("unexpected reply {reply:?}"))),

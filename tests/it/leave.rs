@@ -3,7 +3,7 @@
 use crate::flock::{Node, agree, connected, eventually, run, starling};
 
 #[test]
-fn a_node_that_leaves_hands_over_what_it_has_and_cannot_return() {
+fn a_node_that_leaves_hands_over_what_it_has_and_returns_only_as_another() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let at = |name: &str| directory.path().join(name);
     let a = Node::start(&at("a"), &[]);
@@ -35,4 +35,9 @@ fn a_node_that_leaves_hands_over_what_it_has_and_cannot_return() {
     let args = ["serve", "--api", "127.0.0.1:0", "--gossip", "127.0.0.1:0", "--data"];
     let (code, _, err) = run(starling().args(args).arg(&b.data));
     assert!(code == 1 && err.contains("taken off the roster") && err.contains("join token"), "{code}: {err}");
+    let former = b.id.clone();
+    b.args = vec!["--join".into(), a.invite()];
+    b.restart();
+    assert_ne!(b.id, former, "with a token it comes back, as another node");
+    agree(&[&a, &b, &c]);
 }

@@ -14,6 +14,7 @@ mod kv;
 mod leave;
 mod node;
 mod operations;
+mod rejoin;
 mod rot;
 mod scripts;
 mod secrets;

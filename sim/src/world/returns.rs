@@ -13,6 +13,8 @@ use crate::host::Former;
 
 /// How long a machine waits before it tries again to be let in, or to issue what it could not.
 const AGAIN_US: u64 = 300_000;
+/// How often a machine asks to be let in where clocks were wrong.
+const TRIES_MAX: u32 = 100;
 
 impl World {
     /// Whoever runs the machine has heard that its node is evicted.
@@ -21,17 +23,19 @@ impl World {
             return;
         }
         self.crash(host, usize::MAX);
-        self.will_return.insert(host);
+        self.will_return.insert(host, 0);
         self.return_as_another(host);
     }
 
     /// Asks to be let in, until someone does.
     pub(super) fn return_as_another(&mut self, host: usize) {
         let is_asking = self.returning.values().any(|asking| *asking == host);
-        if !self.will_return.contains(&host) || is_asking {
+        if !self.will_return.contains_key(&host) || is_asking {
             return;
         }
-        if self.hosts.iter().filter(|host| host.is_up()).all(|host| host.clock_was_wrong) {
+        let tries = self.will_return.entry(host).or_default();
+        *tries += 1;
+        if *tries > TRIES_MAX && self.hosts.iter().any(|host| host.clock_was_wrong) {
             // Those whose timestamps run ahead let nobody in: it stays away, with what it alone has.
             self.will_return.remove(&host);
             return self.judge.disturbed(host, &self.hosts, self.now_us);

@@ -4,6 +4,7 @@ mod corpus;
 mod followers;
 mod mending;
 mod merge;
+mod reissue;
 mod sessions;
 mod stories;
 mod wire;
