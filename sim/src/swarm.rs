@@ -101,6 +101,8 @@ fn draw_bounds(rng: &mut ChaCha8Rng) -> limits::Bounds {
         bounds.covers = rng.random_range(1..4);
         bounds.records_in_flight = rng.random_range(100..2_000);
         bounds.batch_len = rng.random_range(100..1_000);
+        // Not drawn: the worlds that come after it stay those that they were.
+        bounds.session_writes = 4 * bounds.batch_len as u64;
         bounds.sessions_in = rng.random_range(1..3);
         bounds.sessions_out = rng.random_range(1..3);
         bounds.sync_window = rng.random_range(1..4);

@@ -24,6 +24,8 @@ pub struct Bounds {
     pub sessions_in: usize,
     /// See [`SYNC_WINDOW`].
     pub sync_window: u64,
+    /// See [`SESSION_WRITES_MAX`].
+    pub session_writes: u64,
     /// See [`PENDING_MAX`].
     pub pending: usize,
     /// See [`PENDING_SOFT_MAX`].
@@ -46,6 +48,7 @@ impl Default for Bounds {
             sessions_out: SESSIONS_OUT_MAX,
             sessions_in: SESSIONS_IN_MAX,
             sync_window: SYNC_WINDOW,
+            session_writes: SESSION_WRITES_MAX,
             pending: PENDING_MAX,
             pending_soft: PENDING_SOFT_MAX,
             waiters: WAITERS_MAX,
@@ -133,6 +136,9 @@ pub const SESSIONS_OUT_MAX: usize = 16;
 pub const SESSIONS_IN_MAX: usize = 3;
 /// Chunks of a session on their way before the sender waits for an acknowledgement.
 pub const SYNC_WINDOW: u64 = 16;
+/// Bytes that this node may write while a session that it sends reads from one snapshot: the storage keeps all of them in
+/// memory for so long. Over it the session ends, to go on from a new snapshot.
+pub const SESSION_WRITES_MAX: u64 = 32 * 1024 * 1024;
 /// `seq` rows read for one chunk at most, so that a turn stays short.
 pub const SYNC_SCAN_MAX: usize = 4096;
 /// A session without progress for this long is dropped by both sides.

@@ -42,6 +42,8 @@ pub struct MemStore {
     journal: VecDeque<(u64, Vec<Change>)>,
     /// Number of the last commit.
     commit: u64,
+    /// Bytes committed.
+    written: u64,
     failing: bool,
     /// An fsync takes time: whoever owns the disk does it.
     slow: bool,
@@ -279,6 +281,7 @@ impl Store for MemStore {
             return Err(StoreError("no space left on device".into()));
         }
         self.commit += 1;
+        self.written += self.staged.iter().map(Change::len).sum::<u64>();
         self.journal.push_back((self.commit, std::mem::take(&mut self.staged)));
         match sync && self.slow {
             true => self.sync_wanted = true,
@@ -291,5 +294,9 @@ impl Store for MemStore {
     /// Taken after a commit, before anything is staged again.
     fn snapshot(&self) -> Image {
         self.rows.clone()
+    }
+
+    fn written(&self) -> u64 {
+        self.written
     }
 }

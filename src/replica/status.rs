@@ -79,6 +79,8 @@ pub struct Load {
     pub sessions_in: usize,
     /// Sync sessions sent.
     pub sessions_out: usize,
+    /// Bytes written while a session reads from one snapshot, at most.
+    pub session_writes: u64,
     /// Records that wait for their blobs.
     pub pending: usize,
     /// Requests that wait.
@@ -100,6 +102,7 @@ impl<S: Store> Replica<S> {
             queued_for_one,
             sessions_in,
             sessions_out,
+            session_writes: self.syncs.written_since(self.store.written()),
             pending: self.blobs.waiting(),
             waiting: self.waiters.len(),
             intervals: self.versions.intervals_max(),

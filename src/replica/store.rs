@@ -122,6 +122,9 @@ pub trait Store {
     fn commit(&mut self, sync: bool) -> Result<u64, StoreError>;
     /// A view of what is committed.
     fn snapshot(&self) -> Self::Snapshot;
+    /// About how many bytes were committed since the store was opened. What is written while a view is open can stay in
+    /// memory for as long as that is open.
+    fn written(&self) -> u64;
 }
 
 /// A frozen view, for sync sessions.

@@ -6,7 +6,8 @@
 //! Almeida et al. 2018 (delta CRDTs) are the kin; the rule is ours to keep and the simulator's to judge.
 //!
 //! A session that is cut short is not wasted: the receiver remembers how far that process of that sender had come,
-//! and offers it as already had when it asks the same process again.
+//! and offers it as already had when it asks the same process again. The sender cuts a session short itself when too much
+//! was written since the snapshot was taken.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -14,6 +15,7 @@ use rand::RngExt;
 
 use super::apply::Applied;
 use super::dot::{Dot, NodeId, Origin};
+use super::entry::Record;
 use super::input::LinkId;
 use super::limits::{GAP_PATIENCE, SESSION_IDLE_MAX, SYNC_ANYWAY, SYNC_PERIOD, SYNC_SCAN_MAX, VERSIONS_LEN_MAX};
 use super::message::{Message, SyncChunk, SyncRefusal, SyncRequest};
@@ -70,7 +72,10 @@ struct Inbound {
 struct Outbound<V> {
     session: u64,
     link: LinkId,
-    snapshot: V,
+    /// Gone when more was written since than may be. The receiver is told when it has applied what is on its way.
+    snapshot: Option<V>,
+    /// What the store had written when it was taken.
+    written: u64,
     /// Runs of dots still to scan, in order.
     plan: VecDeque<(Origin, u64, u64)>,
     sent: u64,
@@ -147,7 +152,8 @@ impl<V> Syncs<V> {
 
     /// Whether a session that is sent could go on right now.
     pub(super) fn can_go_on(&self, peers: &BTreeMap<NodeId, Peer>, window: u64) -> bool {
-        self.outbound.iter().any(|(node, out)| peers.contains_key(node) && out.sent - out.applied < window)
+        let has_room = |out: &Outbound<V>| out.snapshot.is_some() && out.sent - out.applied < window;
+        self.outbound.iter().any(|(node, out)| peers.contains_key(node) && has_room(out))
     }
 
     pub(super) fn next_due(&self) -> Option<Mono> {
@@ -159,6 +165,12 @@ impl<V> Syncs<V> {
             .chain(self.inbound.values().map(|session| idle(session.progressed)))
             .chain(self.outbound.values().map(|session| idle(session.progressed)))
             .min()
+    }
+
+    /// Most bytes written since the snapshot of a session was taken, of those that still read from theirs.
+    pub(super) fn written_since(&self, written: u64) -> u64 {
+        let reading = self.outbound.values().filter(|out| out.snapshot.is_some());
+        reading.map(|out| written - out.written).max().unwrap_or(0)
     }
 
     /// Sessions under way: received, sent.
@@ -306,10 +318,11 @@ impl<S: Store> Replica<S> {
         let Some(inbound) = self.syncs.inbound.get(&node).filter(|inbound| inbound.session == session) else {
             return Ok(());
         };
-        let was_full = inbound.full;
-        self.syncs.inbound.remove(&node);
+        let (was_full, has_begun) = (inbound.full, inbound.versions.is_some());
+        self.syncs.cut(node);
         match reason {
             SyncRefusal::NeedFull if !was_full => self.ask(node, true, now)?,
+            SyncRefusal::Busy if has_begun => self.syncs.want(node, now.mono),
             _ => {
                 let later = self.jittered(now.mono, SYNC_PERIOD);
                 self.syncs.want(node, later);
@@ -483,7 +496,8 @@ impl<S: Store> Replica<S> {
         self.count("syncs_served");
         let versions = versions.trimmed(VERSIONS_LEN_MAX);
         self.send(node, &Message::SyncStart { session, versions, full });
-        let outbound = Outbound { session, link, snapshot, plan, sent: 0, applied: 0, progressed: now.mono };
+        let (snapshot, written) = (Some(snapshot), self.store.written());
+        let outbound = Outbound { session, link, snapshot, written, plan, sent: 0, applied: 0, progressed: now.mono };
         self.syncs.outbound.insert(node, outbound);
         Ok(())
     }
@@ -496,15 +510,27 @@ impl<S: Store> Replica<S> {
                 self.syncs.outbound.remove(&node);
                 return Ok(());
             }
+            let Outbound { session, sent, .. } = *out;
+            // It has sent something at least, or it would never come to an end.
+            if sent > 0 && self.store.written() - out.written > self.config.bounds.session_writes {
+                out.snapshot = None;
+            }
+            let Some(snapshot) = &out.snapshot else {
+                if out.applied == sent {
+                    self.syncs.outbound.remove(&node);
+                    self.count("syncs_cut");
+                    self.send(node, &Message::SyncRefused { session, reason: SyncRefusal::Busy });
+                }
+                return Ok(());
+            };
             if out.sent - out.applied >= self.config.bounds.sync_window {
                 return Ok(());
             }
-            let chunk = out.next_chunk(self.config.bounds.batch_len)?;
-            let Outbound { session, sent, .. } = *out;
-            if let Some(chunk) = chunk {
+            let chunk = next_chunk(snapshot, &mut out.plan, self.config.bounds.batch_len)?;
+            if let Some((records, upto)) = chunk {
                 out.sent += 1;
                 out.progressed = now.mono;
-                self.send(node, &Message::SyncChunk(chunk));
+                self.send(node, &Message::SyncChunk(SyncChunk { session, index: sent, records, upto }));
             } else {
                 self.syncs.outbound.remove(&node);
                 self.send(node, &Message::SyncDone { session, chunks: sent });
@@ -515,43 +541,44 @@ impl<S: Store> Replica<S> {
     }
 }
 
-impl<V: Snapshot> Outbound<V> {
-    /// The next records of the plan, or `None` when there are no more. May be empty, so that a scan over holes stays
-    /// short.
-    fn next_chunk(&mut self, batch_len: usize) -> Result<Option<SyncChunk>, StoreError> {
-        let mut records = Vec::new();
-        let mut upto = None;
-        let (mut bytes, mut scanned_rows) = (0, 0);
-        while bytes < batch_len && scanned_rows < SYNC_SCAN_MAX {
-            let Some((origin, first, last)) = self.plan.front().copied() else { break };
-            let rows = self.snapshot.written_by(origin, first, last, ROWS_PER_READ)?;
-            scanned_rows += ROWS_PER_SEEK + rows.len();
-            let is_through = rows.len() < ROWS_PER_READ;
-            let mut scanned = first - 1;
-            let mut cut = false;
-            for (seq, key, entry) in rows {
-                let record = entry.to_record(&key);
-                bytes += record.body.len() + key.as_bytes().len();
-                records.push(record);
-                scanned = seq;
-                if bytes >= batch_len {
-                    cut = true;
-                    break;
-                }
-            }
-            if is_through && !cut {
-                scanned = last;
-            }
-            upto = Some(origin.dot(scanned));
-            if scanned >= last {
-                self.plan.pop_front();
-            } else if let Some(run) = self.plan.front_mut() {
-                run.1 = scanned + 1;
+/// The next records of a plan, and how far that goes, or `None` when there are no more. May be empty, so that a scan over
+/// holes stays short.
+fn next_chunk(
+    snapshot: &impl Snapshot,
+    plan: &mut VecDeque<(Origin, u64, u64)>,
+    batch_len: usize,
+) -> Result<Option<(Vec<Record>, Dot)>, StoreError> {
+    let mut records = Vec::new();
+    let mut upto = None;
+    let (mut bytes, mut scanned_rows) = (0, 0);
+    while bytes < batch_len && scanned_rows < SYNC_SCAN_MAX {
+        let Some((origin, first, last)) = plan.front().copied() else { break };
+        let rows = snapshot.written_by(origin, first, last, ROWS_PER_READ)?;
+        scanned_rows += ROWS_PER_SEEK + rows.len();
+        let is_through = rows.len() < ROWS_PER_READ;
+        let mut scanned = first - 1;
+        let mut cut = false;
+        for (seq, key, entry) in rows {
+            let record = entry.to_record(&key);
+            bytes += record.body.len() + key.as_bytes().len();
+            records.push(record);
+            scanned = seq;
+            if bytes >= batch_len {
+                cut = true;
+                break;
             }
         }
-        let (session, index) = (self.session, self.sent);
-        Ok(upto.map(|upto| SyncChunk { session, index, records, upto }))
+        if is_through && !cut {
+            scanned = last;
+        }
+        upto = Some(origin.dot(scanned));
+        if scanned >= last {
+            plan.pop_front();
+        } else if let Some(run) = plan.front_mut() {
+            run.1 = scanned + 1;
+        }
     }
+    Ok(upto.map(|upto| (records, upto)))
 }
 
 fn without_intervals(versions: &VersionVector) -> VersionVector {

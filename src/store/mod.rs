@@ -52,6 +52,7 @@ pub struct FjallStore {
     staged: Staged,
     /// Number of the last commit of this process.
     commit: u64,
+    written: u64,
     #[cfg(test)]
     fail_next_commit: bool,
 }
@@ -80,6 +81,7 @@ impl FjallStore {
             tables: Arc::new(open::open(path)?),
             staged: Staged::default(),
             commit: 0,
+            written: 0,
             #[cfg(test)]
             fail_next_commit: false,
         })
@@ -187,7 +189,9 @@ impl FjallStore {
             return if sync { self.tables.db.persist(mode).map_err(failed) } else { Ok(()) };
         }
         self.wait_for_flushes().map_err(failed)?;
-        staged.into_batch(&self.tables).durability(Some(mode)).commit().map_err(failed)
+        let (batch, bytes) = staged.into_batch(&self.tables);
+        self.written += bytes;
+        batch.durability(Some(mode)).commit().map_err(failed)
     }
 }
 
@@ -424,5 +428,9 @@ impl Store for FjallStore {
 
     fn snapshot(&self) -> View {
         self.reader().view()
+    }
+
+    fn written(&self) -> u64 {
+        self.written
     }
 }

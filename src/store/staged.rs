@@ -11,6 +11,9 @@ use super::rows;
 use super::tables::Tables;
 use crate::replica::{Dot, Entry, Key, NamespaceId, StoreError};
 
+/// What a row takes in memory beside its value: its key, and a node of an ordered list.
+const ROW_COST: usize = 128;
+
 /// `None` stands for a row that goes.
 #[derive(Default)]
 pub(super) struct Staged {
@@ -74,19 +77,26 @@ impl Staged {
     }
 
     /// The database applies a batch row by row, and point reads don't wait for its end: entries come last, so that
-    /// whoever sees one finds its chunks.
-    pub(super) fn into_batch(self, tables: &Tables) -> OwnedWriteBatch {
+    /// whoever sees one finds its chunks. Beside the batch, about how many bytes it takes in memory.
+    pub(super) fn into_batch(self, tables: &Tables) -> (OwnedWriteBatch, u64) {
         let rows = self.data.len() + self.seq.len() + self.chunks.len() + self.meta.len();
         let mut batch = OwnedWriteBatch::with_capacity(tables.db.clone(), rows);
+        let mut bytes = rows * ROW_COST;
         for (key, chunk) in self.chunks {
             match chunk {
-                Some(chunk) => batch.insert(&tables.blob, key, chunk),
+                Some(chunk) => {
+                    bytes += chunk.len();
+                    batch.insert(&tables.blob, key, chunk);
+                }
                 None => batch.remove(&tables.blob, key),
             }
         }
         for (key, row) in self.meta {
             match row {
-                Some(row) => batch.insert(&tables.meta, key, row),
+                Some(row) => {
+                    bytes += row.len();
+                    batch.insert(&tables.meta, key, row);
+                }
                 None => batch.remove(&tables.meta, key),
             }
         }
@@ -98,10 +108,14 @@ impl Staged {
         }
         for (key, entry) in self.data {
             match entry {
-                Some(entry) => batch.insert(&tables.data, key, rows::encode_entry(&entry)),
+                Some(entry) => {
+                    let row = rows::encode_entry(&entry);
+                    bytes += row.len();
+                    batch.insert(&tables.data, key, row);
+                }
                 None => batch.remove(&tables.data, key),
             }
         }
-        batch
+        (batch, bytes as u64)
     }
 }

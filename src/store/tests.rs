@@ -139,7 +139,7 @@ fn a_hot_key_leaves_one_seq_row() {
         let replaces = (seq > 1).then(|| origin(1).dot(seq - 1));
         store.put(&a, &inline(&a, origin(1).dot(seq), b"x"), replaces);
     }
-    let batch = std::mem::take(&mut store.staged).into_batch(&store.tables);
+    let (batch, _) = std::mem::take(&mut store.staged).into_batch(&store.tables);
     assert_eq!(batch.len(), 2, "one seq row and one entry");
 }
 

@@ -33,8 +33,14 @@ class Node:
             file.write("5")
 
     def peak_mib(self):
+        return self.memory_mib("VmHWM")
+
+    def rss_mib(self):
+        return self.memory_mib("VmRSS")
+
+    def memory_mib(self, name):
         for line in open(f"/proc/{self.process.pid}/status"):
-            if line.startswith("VmHWM"):
+            if line.startswith(name):
                 return int(line.split()[1]) / 1024
 
     def stop(self):

@@ -36,6 +36,10 @@ impl Checker for Bounded {
                 ("intervals of one origin", load.intervals, bounds.intervals_per_origin),
                 ("record bytes on their way to one peer", load.records_in_flight, record_bytes),
             ];
+            let (written, may_be_written) = (load.session_writes, bounds.session_writes);
+            if written > may_be_written {
+                return Err(format!("host {host}: {written} bytes written under a session, {may_be_written} allowed"));
+            }
             if let Some((what, is, may_be)) = pairs.iter().find(|(_, is, may_be)| is > may_be) {
                 return Err(format!("host {host}: {is} {what}, {may_be} allowed"));
             }

@@ -5,7 +5,7 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::replica::clock::Timestamp;
 use crate::replica::dot::{Dot, Origin};
-use crate::replica::entry::{Entry, Record};
+use crate::replica::entry::{Entry, Record, Value};
 use crate::replica::key::Key;
 use crate::replica::store::{BlobAddress, Snapshot, StoreError};
 use crate::replica::version::{Seen, VersionVector};
@@ -138,6 +138,26 @@ pub(super) enum Change {
     RemoveBlob(BlobAddress),
     PutPending(Dot, Record),
     RemovePending(Dot),
+}
+
+impl Change {
+    /// About how many bytes a disk would write for it, without what every row costs.
+    pub(super) fn len(&self) -> u64 {
+        let len = match self {
+            Self::Put { key, entry, .. } => {
+                let content = entry.content();
+                let value = match &content.value {
+                    Value::Inline(bytes) => bytes.len(),
+                    _ => 0,
+                };
+                key.as_bytes().len() + content.metadata.len() + value
+            }
+            Self::PutChunk(_, _, chunk) => chunk.len(),
+            Self::PutPending(_, record) => record.key.as_bytes().len() + record.body.len(),
+            _ => 0,
+        };
+        len as u64
+    }
 }
 
 /// Rows that are about to rot.

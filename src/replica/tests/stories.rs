@@ -482,6 +482,36 @@ fn a_stuck_peer_is_left_behind_and_catches_up_without_holding_anyone() {
 }
 
 #[test]
+fn a_session_under_which_much_is_written_is_cut_and_goes_on_where_it_was() {
+    let mut world = calm(2);
+    world.latency_us = 100_000..110_000;
+    world.stuck.insert(1);
+    let value = [7; 60_000];
+    let (before, meanwhile) = (150, SESSION_WRITES_MAX / value.len() as u64 + 100);
+    for number in 0..before {
+        world.write(0, user_key(number), inline(&value));
+    }
+    world.run_until(world.now + RUMOR_AGE_MAX + Mono::from_ms(1_000));
+    world.unstick(1);
+    let (served, synced) = (counter(&world, 0, "syncs_served"), counter(&world, 1, "records_synced"));
+    while counter(&world, 0, "syncs_served") == served {
+        world.run_until(world.now + Mono::from_ms(10));
+    }
+    for number in 0..meanwhile {
+        world.write(0, user_key(before + number), inline(&value));
+        let load = world.processes[0].replica.as_ref().expect("it runs").load();
+        assert!(load.session_writes <= SESSION_WRITES_MAX, "{} bytes", load.session_writes);
+    }
+    for _ in 0..4 {
+        settle(&mut world);
+    }
+    assert!(counter(&world, 0, "syncs_cut") > 0, "otherwise this shows nothing");
+    check_converged(&world, &BTreeMap::new()).expect("all agree");
+    let synced = counter(&world, 1, "records_synced") - synced;
+    assert!(synced < before + meanwhile + 20, "{synced} records: what a session had brought came again");
+}
+
+#[test]
 fn an_expired_value_gives_its_bytes_back_and_still_wins() {
     let mut world = calm(3);
     let id = BlobId([9; 16]);

@@ -11,7 +11,8 @@ const ROW: f64 = 18.0;
 pub(super) fn draw(report: &Report) -> String {
     let mut page = String::from(
         "<!doctype html><meta charset=utf-8><title>Testnet figures</title><style>body{font:15px sans-serif;margin:2em;\
-         max-width:62em}svg{width:100%}text{font-size:12px}td,th{padding:2px 10px;text-align:right}</style>\
+         max-width:62em}svg{width:100%;display:block}h3{margin:1em 0 .2em}text{font-size:13px}td,th{padding:2px 10px;\
+         text-align:right;white-space:nowrap}th{border-bottom:1px solid #ccc}tr:nth-child(odd)>td{background:#f6f6f6}</style>\
          <h1>Real nodes on an emulated planet, beside the simulator</h1><p>From a write's request until the last other \
          node shows it, ms. Bars reach to p99, the dark part to p50; the line is the median of the bound (straight to the \
          farthest node).</p>",
@@ -23,8 +24,9 @@ pub(super) fn draw(report: &Report) -> String {
             write!(page, "<h3>{} nodes, {:.0} % loss</h3>{}", both.real.nodes, both.real.loss * 100.0, bars(both, top));
     }
     page.push_str(
-        "<h2>In numbers</h2><table><tr><th>nodes<th>loss<th>real p50<th>p99<th>max<th>simulated p50<th>p99<th>max<th>bound p50\
-         <th>bytes/write/node<th>beyond idle<th>CPU ms/s/node<th>MiB/node</tr>",
+        "<h2>In numbers</h2><table><tr><th colspan=2><th colspan=3>real, ms<th colspan=3>simulated, ms<th>bound, ms\
+         <th colspan=2>bytes a write and node<th colspan=2>a node</tr><tr><th>nodes<th>loss<th>p50<th>p99<th>max<th>p50\
+         <th>p99<th>max<th>p50<th>all<th>beyond idle<th>CPU ms/s<th>MiB</tr>",
     );
     for Both { real, simulated } in &report.lags {
         let ms = |us: u64| format!("{:.0}", us as f64 / 1e3);
@@ -46,8 +48,10 @@ pub(super) fn draw(report: &Report) -> String {
             real.memory.unwrap_or(0) >> 20
         );
     }
-    page.push_str("</table><h2>What nodes take</h2>");
-    let _ = write!(page, "<p>On {} cores, nodes, clients and emulator together.</p>", report.cores);
+    let _ = write!(page, "</table><p>On {} cores, nodes, clients and emulator together.</p>", report.cores);
+    if report.throughput.is_some() || report.catch_up.is_some() || report.bootstrap.is_some() {
+        page.push_str("<h2>What nodes take</h2>");
+    }
     if let Some(load) = &report.throughput {
         let _ = write!(
             page,
@@ -95,5 +99,5 @@ fn bars(both: &Both, top: f64) -> String {
         );
     }
     let bound = x(both.real.bound.p50_us);
-    svg + &format!("<line x1={bound:.1} x2={bound:.1} y1=0 y2={:.0} stroke=#c53030 /></svg>", 2.0 * ROW + 6.0)
+    svg + &format!("<line x1={bound:.1} x2={bound:.1} y1=0 y2={:.0} stroke=#c53030 stroke-width=2 /></svg>", 2.0 * ROW)
 }
