@@ -19,7 +19,7 @@ mod unique;
 mod version_vector;
 mod watermark;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use starling::replica::{Alarm, Dot, Edits, Image, Key, Marker, NodeId, limits};
 
@@ -36,6 +36,29 @@ pub struct Scene<'a> {
     pub hosts: &'a [Host],
     /// Every write there has been.
     pub ledger: &'a Ledger,
+    /// Who does not keep the rules.
+    pub liars: &'a Liars,
+}
+
+/// Members that have turned bad. What they do is nobody's promise.
+#[derive(Default)]
+pub struct Liars {
+    nodes: BTreeSet<NodeId>,
+    /// One of them says what is not so of others' writes. Until that is mended, and only until then, others may hold less,
+    /// or something else, than they think.
+    pub hearsay: bool,
+}
+
+impl Liars {
+    /// Whether there are any.
+    pub fn any(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
+    /// Whether this is one of them.
+    pub fn is(&self, node: NodeId) -> bool {
+        self.nodes.contains(&node)
+    }
 }
 
 impl Scene<'_> {
@@ -141,6 +164,7 @@ pub trait Checker {
 /// All checkers, and what they have found.
 pub struct Judge {
     ledger: Ledger,
+    liars: Liars,
     checkers: Vec<Box<dyn Checker>>,
     violations: Vec<Violation>,
 }
@@ -167,7 +191,7 @@ impl Judge {
             Box::new(returned::OwnWritesReturn),
             Box::new(converged::Converged::default()),
         ];
-        Self { ledger, checkers, violations: Vec::new() }
+        Self { ledger, liars: Liars::default(), checkers, violations: Vec::new() }
     }
 
     /// Whether a promise was broken.
@@ -196,7 +220,7 @@ impl Judge {
         if self.has_found_something() {
             return;
         }
-        let scene = Scene { now_us, hosts, ledger: &self.ledger };
+        let scene = Scene { now_us, hosts, ledger: &self.ledger, liars: &self.liars };
         for checker in &mut self.checkers {
             if let Err(what) = ask(checker.as_mut(), &scene) {
                 let checker = checker.name().to_owned();
@@ -206,18 +230,37 @@ impl Judge {
         }
     }
 
+    /// A member lies from now on, and maybe about what others wrote.
+    pub(crate) fn turned_bad(&mut self, node: NodeId, hearsay: bool) {
+        self.liars.nodes.insert(node);
+        self.liars.hearsay |= hearsay;
+    }
+
+    /// What happens at a liar is nobody's promise.
+    fn ask_of(
+        &mut self,
+        host: usize,
+        hosts: &[Host],
+        now_us: u64,
+        ask: impl FnMut(&mut dyn Checker, &Scene) -> Verdict,
+    ) {
+        if !self.liars.is(hosts[host].node) {
+            self.ask(hosts, now_us, ask);
+        }
+    }
+
     pub(crate) fn started(&mut self, host: usize, hosts: &[Host], now_us: u64) {
-        self.ask(hosts, now_us, |checker, scene| checker.started(scene, host));
+        self.ask_of(host, hosts, now_us, |checker, scene| checker.started(scene, host));
     }
 
     pub(crate) fn stopped(&mut self, host: usize, hosts: &[Host], now_us: u64) {
         self.ledger.note_stop(&hosts[host]);
-        self.ask(hosts, now_us, |checker, scene| checker.stopped(scene, host));
+        self.ask_of(host, hosts, now_us, |checker, scene| checker.stopped(scene, host));
     }
 
     pub(crate) fn disturbed(&mut self, host: usize, hosts: &[Host], now_us: u64) {
         self.ledger.forgetful.insert(hosts[host].node);
-        self.ask(hosts, now_us, |checker, scene| checker.disturbed(scene, host));
+        self.ask_of(host, hosts, now_us, |checker, scene| checker.disturbed(scene, host));
     }
 
     /// A node is evicted: of whom it lets in before it hears of that, others may not hear.
@@ -231,11 +274,11 @@ impl Judge {
 
     pub(crate) fn committed(&mut self, host: usize, changes: &Edits, hosts: &[Host], now_us: u64) {
         self.ledger.note(host, changes, hosts, now_us);
-        self.ask(hosts, now_us, |checker, scene| checker.committed(scene, host, changes));
+        self.ask_of(host, hosts, now_us, |checker, scene| checker.committed(scene, host, changes));
     }
 
     pub(crate) fn accepted(&mut self, host: usize, key: &Key, dot: Dot, marker: Marker, hosts: &[Host], now_us: u64) {
-        self.ask(hosts, now_us, |checker, scene| checker.accepted(scene, host, key, dot, marker));
+        self.ask_of(host, hosts, now_us, |checker, scene| checker.accepted(scene, host, key, dot, marker));
     }
 
     pub(crate) fn acknowledged(
@@ -247,15 +290,15 @@ impl Judge {
         hosts: &[Host],
         now_us: u64,
     ) {
-        self.ask(hosts, now_us, |checker, scene| checker.acknowledged(scene, host, key, dot, nodes));
+        self.ask_of(host, hosts, now_us, |checker, scene| checker.acknowledged(scene, host, key, dot, nodes));
     }
 
     pub(crate) fn read(&mut self, host: usize, key: &Key, dot: Dot, hosts: &[Host], now_us: u64) {
-        self.ask(hosts, now_us, |checker, scene| checker.read(scene, host, key, dot));
+        self.ask_of(host, hosts, now_us, |checker, scene| checker.read(scene, host, key, dot));
     }
 
     pub(crate) fn visited(&mut self, host: usize, seen: &BTreeMap<Key, Marker>, hosts: &[Host], now_us: u64) {
-        self.ask(hosts, now_us, |checker, scene| checker.visited(scene, host, seen));
+        self.ask_of(host, hosts, now_us, |checker, scene| checker.visited(scene, host, seen));
     }
 
     pub(crate) fn followed(
@@ -266,11 +309,11 @@ impl Judge {
         hosts: &[Host],
         now_us: u64,
     ) {
-        self.ask(hosts, now_us, |checker, scene| checker.followed(scene, host, claimed, given));
+        self.ask_of(host, hosts, now_us, |checker, scene| checker.followed(scene, host, claimed, given));
     }
 
     pub(crate) fn alarm(&mut self, host: usize, alarm: &Alarm, hosts: &[Host], now_us: u64) {
-        self.ask(hosts, now_us, |checker, scene| checker.alarm(scene, host, alarm));
+        self.ask_of(host, hosts, now_us, |checker, scene| checker.alarm(scene, host, alarm));
     }
 
     pub(crate) fn inspect(&mut self, hosts: &[Host], now_us: u64) {

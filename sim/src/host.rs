@@ -8,6 +8,7 @@ use starling::replica::{
 };
 
 use crate::clocks::WallClock;
+use crate::lies::Liar;
 use crate::network::link::Line;
 
 /// Without anyone waiting, what peers sent is made durable this often: as the driver does it.
@@ -66,6 +67,8 @@ pub struct Host {
     pub formers: Vec<Former>,
     /// It was told that a newer process has its identity.
     pub superseded: bool,
+    /// It tells lies.
+    pub(crate) liar: Option<Liar>,
     /// It stands still.
     pub paused: bool,
     /// It reads nothing from its connections.
@@ -120,6 +123,7 @@ impl Host {
             returns: false,
             formers: Vec::new(),
             superseded: false,
+            liar: None,
             paused: false,
             deaf: false,
             slowness: 1,

@@ -12,6 +12,7 @@ pub mod cli;
 pub mod clocks;
 pub mod compare;
 pub mod host;
+pub mod lies;
 pub mod machine;
 pub mod measure;
 pub mod network;

@@ -25,6 +25,8 @@ pub const ALL: &[(&str, Sabotage, &str)] = &[
     ("reissue-blindly", Sabotage::ReissueBlindly, "issue writes again in place of later ones"),
     ("reissue-others", Sabotage::ReissueOthers, "issue again what a former node held of others"),
     ("reissue-nothing", Sabotage::ReissueNothing, "take what a former node wrote for replicated"),
+    ("trust-markers", Sabotage::TrustMarkers, "take writes from any future up to the ceiling"),
+    ("trust-claims", Sabotage::TrustClaims, "believe what members say of others' writes"),
     ("boastful-positions", Sabotage::BoastfulPositions, "let a place in the change feed speak of what is not here"),
 ];
 

@@ -3,13 +3,15 @@
 use starling::replica::Sabotage;
 
 use crate::outcome::Violation;
-use crate::swarm::{Draw, draw, run};
+use crate::swarm::{Draw, drawn, run};
 use crate::workload;
 use crate::world::Kept;
 
 /// The smallest failing world found.
 #[derive(Clone, Debug)]
 pub struct Shrunk {
+    /// With a liar in it.
+    pub liar: bool,
     /// Of which seed.
     pub seed: u64,
     /// How many nodes are left.
@@ -25,17 +27,25 @@ pub struct Shrunk {
 impl Shrunk {
     /// What to type to see it again.
     pub fn command(&self, sabotage: Option<&str>) -> String {
+        let liar = if self.liar { " --liar" } else { "" };
         let sabotage = sabotage.map(|name| format!(" --sabotage {name}")).unwrap_or_default();
         format!(
-            "starling-sim replay --seed {} --nodes {} --faults {} --ops {}{sabotage}",
+            "starling-sim replay --seed {} --nodes {} --faults {} --ops {}{liar}{sabotage}",
             self.seed, self.nodes, self.faults, self.ops
         )
     }
 }
 
 /// The drawn world of a seed, cut down to these nodes, faults and acts.
-pub fn cut_down(seed: u64, sabotage: Sabotage, nodes: Option<usize>, faults: Option<Kept>, ops: Option<Kept>) -> Draw {
-    let mut draw = draw(seed, sabotage);
+pub fn cut_down(
+    liar: bool,
+    seed: u64,
+    sabotage: Sabotage,
+    nodes: Option<usize>,
+    faults: Option<Kept>,
+    ops: Option<Kept>,
+) -> Draw {
+    let mut draw = drawn(liar)(seed, sabotage);
     draw.options.nodes = nodes;
     draw.options.faults = faults;
     draw.options.ops = ops;
@@ -43,17 +53,24 @@ pub fn cut_down(seed: u64, sabotage: Sabotage, nodes: Option<usize>, faults: Opt
 }
 
 /// Shrinks, with at most `attempts` runs. Calls `tell` after each.
-pub fn shrink(seed: u64, sabotage: Sabotage, attempts: usize, tell: &mut dyn FnMut(&Shrunk)) -> Option<Shrunk> {
-    let whole = draw(seed, sabotage);
+pub fn shrink(
+    liar: bool,
+    seed: u64,
+    sabotage: Sabotage,
+    attempts: usize,
+    tell: &mut dyn FnMut(&Shrunk),
+) -> Option<Shrunk> {
+    let whole = drawn(liar)(seed, sabotage);
     let nodes = whole.scenario.places.count;
     let acts = workload::draw(&whole.scenario, nodes, seed).len();
     let (faults, ops) = (Kept::first(whole.scenario.faults.len()), Kept::first(acts));
     let violation = run(&whole).summary.violations.first().cloned()?;
-    let mut best = Shrunk { seed, nodes, faults, ops, violation };
+    let mut best = Shrunk { liar, seed, nodes, faults, ops, violation };
     let mut left = attempts;
     let fails = |candidate: &Shrunk, left: &mut usize| {
         *left = left.saturating_sub(1);
         let draw = cut_down(
+            liar,
             seed,
             sabotage,
             Some(candidate.nodes),

@@ -9,6 +9,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use starling::replica::{Mono, Sabotage, limits};
 
+use crate::lies::Lie;
 use crate::outcome::{Outcome, Violation};
 use crate::scenario::{
     Bursts, Clock, Direction, Fault, FaultKind, Links, Nodes, Places, Scenario, Selector, Transport, Value, Workload,
@@ -23,6 +24,53 @@ pub struct Draw {
     pub scenario: Scenario,
     /// How it is run.
     pub options: Options,
+}
+
+/// Draws the world of a seed.
+pub type Drawn = fn(u64, Sabotage) -> Draw;
+
+/// The swarm, with or without a liar in each world.
+pub fn drawn(with_liar: bool) -> Drawn {
+    if with_liar { draw_with_liar } else { draw }
+}
+
+/// Draws a small world in which a member turns bad and is taken off the cluster at the end. Faults go on; those that lose
+/// what a directory held are left out, so that whatever is lost is lost to the liar.
+pub fn draw_with_liar(seed: u64, sabotage: Sabotage) -> Draw {
+    let mut draw = draw(seed, sabotage);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x6c69_6172_7300);
+    let scenario = &mut draw.scenario;
+    scenario.name = format!("liar-{seed}");
+    scenario.about = "a small world drawn from a seed, with a liar in it".into();
+    // Hearsay is mended by comparing all there is, now and then.
+    scenario.settle = Span::secs(300);
+    scenario.workload.travellers = 0;
+    scenario.faults.retain(|fault| {
+        !matches!(
+            fault.kind,
+            FaultKind::Restore { .. }
+                | FaultKind::Wipe
+                | FaultKind::Clone
+                | FaultKind::Leave
+                | FaultKind::Evict
+                | FaultKind::DiskFull
+                | FaultKind::Clock { .. }
+                | FaultKind::Leap { .. }
+        )
+    });
+    // Half of the liars stay with what is seen through at once.
+    let is_told = |lie: &Lie, gossips: bool| gossips || !lie.is_hearsay();
+    let gossips = rng.random_range(0..2) == 0;
+    let mut lies: Vec<Lie> = Lie::ALL.into_iter().filter(|lie| is_told(lie, gossips)).collect();
+    let count = if rng.random_range(0..4) == 0 { lies.len() } else { rng.random_range(1..4) };
+    while lies.len() > count {
+        lies.remove(rng.random_range(0..lies.len()));
+    }
+    let at = Span(rng.random_range(0..scenario.duration.0 / 2));
+    let lasts = Span::ms(rng.random_range(2_000..20_000));
+    let nodes = Selector::Node(rng.random_range(0..scenario.places.count));
+    scenario.faults.push(Fault { at, lasts, nodes, kind: FaultKind::Lie { lies } });
+    draw
 }
 
 /// Draws a small world.
@@ -202,6 +250,7 @@ pub struct Found {
 
 /// Lives `seeds` on `threads`; the first to fail, lowest seed first, stops it. Calls `done` after each.
 pub fn search(
+    draw: Drawn,
     seeds: std::ops::Range<u64>,
     threads: usize,
     sabotage: Sabotage,

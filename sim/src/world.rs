@@ -8,6 +8,7 @@ mod clients;
 mod events;
 mod faults;
 mod genesis;
+mod liars;
 mod links;
 mod returns;
 mod run;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
-use starling::replica::{Alarm, Input, Message, NodeId, Output, Sabotage, Ticket, limits};
+use starling::replica::{Alarm, Dot, Input, Key, Message, NodeId, Output, Sabotage, Ticket, limits};
 
 pub use run::{Kept, Options, Progress};
 
@@ -72,6 +73,8 @@ pub struct World {
     decoded: Option<(Bytes, Arc<Message>)>,
     bounds: limits::Bounds,
     sabotage: Sabotage,
+    /// What must be shown in the end, where there was a liar.
+    rewritten: BTreeMap<Key, Dot>,
     /// Nodes that are being let in.
     awaited: BTreeSet<NodeId>,
     /// Of these, the ones that a machine wants to be whose former node was evicted.

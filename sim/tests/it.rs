@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use starling::replica::Sabotage;
 use starling_sim::sabotage;
-use starling_sim::swarm::{draw, run, search};
+use starling_sim::swarm::{draw, draw_with_liar, run, search};
 
 /// Seeds whose worlds once broke a promise. What each showed first:
 ///
@@ -65,7 +65,7 @@ fn every_way_to_break_the_protocol_is_caught() {
     assert!(untried.is_none(), "{untried:?}");
     for (name, first, checkers) in BROKEN {
         let way = sabotage::named(Some(name)).expect("it is on the list");
-        let found = search(*first..first + 1_000, cores(), way, &|_| {});
+        let found = search(draw, *first..first + 1_000, cores(), way, &|_| {});
         let found = found.unwrap_or_else(|| panic!("{name} went unnoticed in 1,000 worlds"));
         let checker = found.violation.checker.as_str();
         println!("{name}: seed {} breaks {checker}: {}", found.seed, found.violation.what);

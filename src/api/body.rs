@@ -167,3 +167,56 @@ impl Body for PacedBody<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// What becomes of a body of 10,000 bytes that comes byte by byte, one every `pause`, and how long that took.
+    async fn crawl(pause: Duration) -> (String, Duration) {
+        let (near, far) = duplex(4096);
+        let read = |request: Request<Incoming>| async {
+            let read = RequestBody::new(request.into_body(), false).read(1 << 20).await;
+            let said = read.map_or_else(|error| error.to_string(), |bytes| format!("{} bytes", bytes.len()));
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(said))))
+        };
+        let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(near), service_fn(read));
+        let server = tokio::spawn(serving);
+        let begun = Instant::now();
+        let (mut answers, mut bytes) = tokio::io::split(far);
+        let drip = tokio::spawn(async move {
+            let mut sent = bytes.write_all(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n").await;
+            for _ in 0..10_000 {
+                sent = match sent {
+                    Ok(()) => bytes.write_all(b"x").await,
+                    Err(_) => break,
+                };
+                sleep(pause).await;
+            }
+        });
+        let mut said = vec![0; 4096];
+        let len = answers.read(&mut said).await.expect("an answer");
+        let took = begun.elapsed();
+        drip.abort();
+        server.abort();
+        (String::from_utf8_lossy(&said[..len]).into_owned(), took)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_has_half_a_minute_for_each_piece_and_ten_minutes_in_all() {
+        let (said, took) = crawl(Duration::from_millis(50)).await;
+        assert!(said.contains("10000 bytes") && took.as_secs() > 450, "{said} after {took:?}");
+        let (said, took) = crawl(Duration::from_secs(29)).await;
+        assert!(said.contains("came too slowly") && took.as_secs() == 600, "{said} after {took:?}");
+        let (said, took) = crawl(Duration::from_secs(31)).await;
+        assert!(said.contains("came too slowly") && took.as_secs() == 30, "{said} after {took:?}");
+    }
+}

@@ -224,7 +224,7 @@ impl Keyring {
             state.owners = owners(&secrets, &self.life);
             state.contents.secrets = secrets;
             if destroyed {
-                state.contents.shred_below = self.clock.wall_ms().max(state.cluster_rank() + 1);
+                state.contents.shred_below = self.clock.wall_ms().max(state.cluster_rank().saturating_add(1));
             }
             destroyed
         };
@@ -252,7 +252,7 @@ impl Keyring {
     pub fn secret(&self, owner: NamespaceId, bytes: &[u8; 32]) -> Result<SharedSecret, KeyError> {
         let number = u64::from_be_bytes(entropy().map_err(KeyError::Entropy)?);
         let newest = self.read(|state| state.contents.of(owner).map(|secret| secret.rank).max());
-        let rank = self.clock.wall_ms().max(newest.map_or(0, |rank| rank + 1));
+        let rank = self.clock.wall_ms().max(newest.map_or(0, |rank| rank.saturating_add(1)));
         Ok(SharedSecret { owner, number, rank, bytes: SecretBytes(bytes.to_vec()) })
     }
 

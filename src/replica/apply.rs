@@ -3,12 +3,12 @@
 //! The one place where entries change, and where the version-vector invariant is kept: a dot counts as seen only once
 //! its write, or one that dominates it, is held.
 
-use super::dot::NodeId;
+use super::dot::{Dot, NodeId};
 use super::entry::{Entry, Merge, Record, Value};
 use super::input::{Alarm, Output};
 use super::key::{Key, NamespaceId};
 use super::message::Records;
-use super::store::{BlobAddress, Store, StoreError};
+use super::store::{BlobAddress, Snapshot, Store, StoreError};
 use super::{Now, Replica, Sabotage, Timestamp, sweep};
 
 /// What became of a record.
@@ -27,11 +27,12 @@ impl<S: Store> Replica<S> {
         self.beats.active(now.mono);
         for push in &records.pushes {
             let Some(entry) = self.decode(&push.record, node) else { return Ok(()) };
-            if entry.dot.origin.node == node
-                && let Some(sender) = self.acquaintances.entry(node)
-            {
-                sender.life = Some(entry.dot.origin);
+            if push.covers.iter().any(|dot| dot.origin.node != node) {
+                // A node coalesces its own writes only.
+                self.bad_peer(node, "a record that stands for writes of another node");
+                return Ok(());
             }
+            self.told(node, push.covers.iter().copied().chain([entry.dot]));
             match self.apply(&push.record, entry, node, now)? {
                 Applied::Seen => {
                     for dot in &push.covers {
@@ -74,7 +75,8 @@ impl<S: Store> Replica<S> {
         now: Now,
     ) -> Result<Applied, StoreError> {
         let key = &record.key;
-        if self.versions.contains(&self.store, entry.dot)? {
+        let is_seen = self.versions.contains(&self.store, entry.dot)?;
+        if is_seen && self.is_accounted_for(key, &entry)? {
             self.count("duplicate_records");
             return Ok(Applied::Seen);
         }
@@ -82,18 +84,26 @@ impl<S: Store> Replica<S> {
         if entry.marker().time > Timestamp::CEILING || entry.stamp > Timestamp::CEILING {
             // Everyone drops it alike, whatever their clocks, so its dot counts as seen.
             self.count("records_beyond_ceiling");
-            self.versions.insert(&mut self.store, entry.dot)?;
+            self.see(entry.dot)?;
             return Ok(Applied::Seen);
+        }
+        if self.is_far_ahead(&entry, now) {
+            // Not dropped, or replicas would differ: it may come again.
+            self.count("records_far_ahead");
+            return Ok(Applied::Dropped);
+        }
+        if is_seen {
+            self.count("seen_and_not_held");
         }
         self.clock.observe(entry.stamp, self.skew.corrected(now.wall_ms));
         self.acquaintances.heard(entry.dot.origin.node, entry.stamp);
         if self.deleted.contains(&key.namespace()) {
-            self.versions.insert(&mut self.store, entry.dot)?;
+            self.see(entry.dot)?;
             return Ok(Applied::Seen);
         }
         let ahead_ms = entry.marker().time.ms().saturating_sub(now.wall_ms);
         if self.config.sabotage == Sabotage::MergeByClock && ahead_ms > super::limits::ABSORB_MS_MAX {
-            self.versions.insert(&mut self.store, entry.dot)?;
+            self.see(entry.dot)?;
             return Ok(Applied::Seen);
         }
         let held = self.store.get(key)?;
@@ -113,6 +123,46 @@ impl<S: Store> Replica<S> {
         }
         self.merge(key, held, entry)?;
         Ok(Applied::Seen)
+    }
+
+    /// Whether the version vector is right to say that a write was seen: it, or one that dominates it, is held. Always,
+    /// unless a member has claimed for another what that one had not told yet.
+    fn is_accounted_for(&self, key: &Key, entry: &Entry) -> Result<bool, StoreError> {
+        let is_beyond = entry.marker().time > Timestamp::CEILING || entry.stamp > Timestamp::CEILING;
+        if self.config.sabotage == Sabotage::TrustClaims || is_beyond || self.deleted.contains(&key.namespace()) {
+            return Ok(true);
+        }
+        if self.blobs.awaits(entry.dot) {
+            return Ok(true);
+        }
+        if self.store.get(key)?.is_some_and(|held| held.hash == entry.hash || !held.loses_to(entry)) {
+            return Ok(true);
+        }
+        // A dot has one place. Who has used it for another key before has used it up.
+        let Dot { origin, seq } = entry.dot;
+        Ok(!self.store.snapshot().written_by(origin, seq, seq, 1)?.is_empty())
+    }
+
+    /// Counts a dot as seen, unless it is of a life that this process or a peer lives, who knows best what it has written
+    /// and has not told of it. If it is true, it is told of presently; if not, no version vector should speak of it.
+    pub(super) fn see(&mut self, dot: Dot) -> Result<(), StoreError> {
+        let Dot { origin, seq } = dot;
+        let is_own = self.life.is_some_and(|life| life.origin == origin && seq > life.last);
+        let is_untold = self.peers.contains_key(&origin.node)
+            && self.acquaintances.get(origin.node).is_some_and(|known| known.life == Some(origin) && seq > known.told);
+        if (is_own || is_untold) && self.config.sabotage != Sabotage::TrustClaims {
+            self.count("untold_writes");
+            return Ok(());
+        }
+        self.versions.insert(&mut self.store, dot)
+    }
+
+    /// Whether an entry lies so far ahead that no clock explains it. The one place where the receiver's clock has a say,
+    /// and it says "not yet": see [`super::limits::AHEAD_MS_MAX`].
+    pub(super) fn is_far_ahead(&self, entry: &Entry, now: Now) -> bool {
+        let reach_ms = self.skew.corrected(now.wall_ms).saturating_add(super::limits::AHEAD_MS_MAX);
+        let is_far = entry.marker().time.ms().max(entry.stamp.ms()) > reach_ms;
+        is_far && self.config.sabotage != Sabotage::TrustMarkers
     }
 
     /// Merges an entry whose bytes are all here.
@@ -135,7 +185,7 @@ impl<S: Store> Replica<S> {
                 }
             }
         }
-        self.versions.insert(&mut self.store, dot)
+        self.see(dot)
     }
 
     /// From now on `key` holds `entry` in place of `held`.

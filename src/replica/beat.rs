@@ -3,11 +3,11 @@
 
 use rand::RngExt;
 
-use super::dot::{NodeId, Origin};
+use super::dot::{Dot, NodeId, Origin};
 use super::input::Alarm;
 use super::limits::{
     BEAT_FANOUT_ACTIVE_MAX, BEAT_FANOUT_MAX, BEAT_PERIOD, BEAT_PERIOD_ACTIVE, CONTROL_IN_FLIGHT_MAX, HEAD_LIVES_MAX,
-    HEADS_PER_BEAT, HEADS_PER_BEAT_MAX, HEADS_PER_BEAT_SHARE,
+    HEADS_PER_BEAT, HEADS_PER_BEAT_MAX, HEADS_PER_BEAT_SHARE, RELAYED_MS_AHEAD_MAX,
 };
 use super::message::{Beat, Class, Echo, Head, Message};
 use super::peer::{LastBeat, Skew};
@@ -16,7 +16,7 @@ use super::store::{Store, StoreError};
 use super::version::VersionHash;
 use super::watermark::{Heads, Holds, News};
 use super::write::Life;
-use super::{Mono, Now, Replica};
+use super::{Mono, Now, Replica, Sabotage};
 
 /// When the next beat is due, and what beats have shown of former lives.
 #[derive(Clone, Debug, Default)]
@@ -149,13 +149,40 @@ impl<S: Store> Replica<S> {
             self.syncs.want(node, now.mono);
         }
         let own = self.config.node;
+        let reach_ms = self.skew.corrected(now.wall_ms).saturating_add(RELAYED_MS_AHEAD_MAX);
         for head in beat.heads.into_iter().take(HEADS_PER_BEAT_MAX + 1).filter(|head| head.node != own) {
+            match head.life {
+                _ if head.node != node && head.stamp.ms() > reach_ms => {
+                    // Whom it speaks for would not be heard for as long.
+                    self.count("heads_far_ahead");
+                    continue;
+                }
+                Some((life, last)) if head.node == node && life.node == node => self.believe(node, life, last),
+                _ => {}
+            }
             let node = head.node;
             if head.stamp <= super::Timestamp::CEILING && self.heads.observe(head, now.mono) == News::NewLife {
                 self.versions.unsettle(node);
             }
         }
         self.send(node, &Message::Echo(Echo { sent: beat.sent, wall_ms: now.wall_ms }));
+    }
+
+    /// A node speaks of writes of its own.
+    pub(super) fn told(&mut self, node: NodeId, dots: impl Iterator<Item = Dot>) {
+        let Some(known) = self.acquaintances.entry(node) else { return };
+        dots.filter(|dot| dot.origin.node == node).for_each(|dot| known.tells(dot));
+    }
+
+    /// A node that says how many writes its current life has knows it better than whoever claimed to have seen more.
+    /// What of these is true comes again.
+    fn believe(&mut self, node: NodeId, life: Origin, last: u64) {
+        self.told(node, std::iter::once(life.dot(last)));
+        let Some(known) = self.acquaintances.get(node).filter(|known| known.life == Some(life)) else { return };
+        if self.config.sabotage != Sabotage::TrustClaims && self.versions.cut(life, known.told) {
+            self.staged = true;
+            self.count("claims_cut");
+        }
     }
 
     pub(super) fn on_echo(&mut self, node: NodeId, echo: Echo, now: Now) {

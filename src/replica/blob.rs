@@ -253,7 +253,7 @@ impl<S: Store> Replica<S> {
         for dot in dominated {
             let Some(pending) = self.blobs.remove(dot) else { continue };
             self.store.remove_pending(dot);
-            self.versions.insert(&mut self.store, dot)?;
+            self.see(dot)?;
             let in_use = entry.blob().map(|blob| blob.id);
             if let Some(blob) = pending.blob().filter(|blob| Some(blob.id) != in_use) {
                 self.store.remove_blob(BlobAddress::of(key, blob.id))?;
@@ -280,7 +280,7 @@ impl<S: Store> Replica<S> {
                 self.store.remove_blob(BlobAddress::of(&pending.record.key, blob.id))?;
             }
             self.store.remove_pending(dot);
-            self.versions.insert(&mut self.store, dot)?;
+            self.see(dot)?;
             self.staged = true;
         }
         Ok(())
@@ -431,7 +431,7 @@ impl<S: Store> Replica<S> {
         self.count("blobs_completed");
         if self.deleted.contains(&key.namespace()) {
             self.store.remove_blob(address)?;
-            return self.versions.insert(&mut self.store, dot);
+            return self.see(dot);
         }
         let held = self.store.get(&key)?;
         self.merge(&key, held, pending.entry)

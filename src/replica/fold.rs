@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::bookmark::{Mark, NodeTag, OriginTag};
 use super::dot::{Dot, Incarnation, NodeId, Origin};
-use super::limits::ROSTER_MAX;
+use super::limits::{ORIGINS_MAX, ROSTER_MAX};
 use super::message::Head;
 use super::store::{Store, StoreError};
 use super::version::{Seen, VersionHash, VersionVector};
@@ -218,7 +218,7 @@ impl Versions {
     }
 
     pub(super) fn insert(&mut self, store: &mut impl Store, dot: Dot) -> Result<(), StoreError> {
-        if self.contains(store, dot)? {
+        if self.contains(store, dot)? || self.is_full_for(dot.origin) {
             return Ok(());
         }
         self.unfold(store, dot.origin)?;
@@ -228,6 +228,19 @@ impl Versions {
         Ok(())
     }
 
+    /// Whether another origin would be one too many.
+    fn is_full_for(&self, origin: Origin) -> bool {
+        self.active.len() >= ORIGINS_MAX && self.active.get(origin).is_none()
+    }
+
+    /// Forgets that more than `last` writes of an active origin were seen; whether it was so.
+    pub(super) fn cut(&mut self, origin: Origin, last: u64) -> bool {
+        let Some(seen) = self.active.get(origin).filter(|seen| seen.last() > last) else { return false };
+        let seen = seen.up_to(last);
+        self.set(origin, seen);
+        true
+    }
+
     /// Joins what a complete session has brought.
     pub(super) fn join(&mut self, store: &mut impl Store, versions: &VersionVector) -> Result<(), StoreError> {
         for (origin, seen) in versions.iter() {
@@ -235,7 +248,7 @@ impl Versions {
                 Some(mine) => mine.covers(seen),
                 None => store.folded(origin)?.is_some_and(|last| Seen::prefix_of(last).covers(seen)),
             };
-            if known || *seen == Seen::default() {
+            if known || *seen == Seen::default() || self.is_full_for(origin) {
                 continue;
             }
             self.unfold(store, origin)?;

@@ -85,6 +85,10 @@ pub const VERSIONS_LEN_MAX: usize = MESSAGE_LEN_MAX - 1024;
 
 /// Milliseconds of Unix time (2200-01-01) beyond which a timestamp is nobody's.
 pub const TIMESTAMP_CEILING_MS: u64 = 7_258_118_400_000;
+/// A record or a secret that lies further ahead of the receiver's wall clock, in milliseconds (a hundred years of 365.25
+/// days), is not taken yet: or a key whose marker stood at the ceiling could never be written again. So much that no
+/// clock is that wrong by accident: one that stands at 1970 still takes what was written until 2070.
+pub const AHEAD_MS_MAX: u64 = 3_155_760_000_000;
 /// A node notes on disk that it may promise timestamps so far ahead of its wall clock, in milliseconds; also how far
 /// ahead of it a process may mint that starts right after another. An idle node notes it twice in that time.
 pub const PROMISE_MS_AHEAD: u64 = 3_000;
@@ -106,7 +110,8 @@ pub const ROSTER_MAX: usize = 4096;
 pub const HEAD_LIVES_MAX: usize = 256;
 /// Most intervals beyond the gapless prefix that are kept for one origin. Over it bookkeeping is forgotten, not data.
 pub const INTERVALS_PER_ORIGIN_MAX: usize = 1024;
-/// Most origins that a version vector off the wire may name.
+/// Most origins that a version vector may name: over it no peer could read it, so what a further one wrote is taken and
+/// its dots are not counted.
 pub const ORIGINS_MAX: usize = 16_384;
 
 /// Most keys waiting for one peer. Over it the peer is lagging: its queue is dropped, sync repairs.
@@ -129,6 +134,12 @@ pub const RECORDS_IN_FLIGHT_MAX: usize = 512 * 1024;
 pub const BATCH_LEN: usize = 64 * 1024;
 /// Control bytes that may be on their way to one peer before beats to it are left out.
 pub const CONTROL_IN_FLIGHT_MAX: usize = 1024 * 1024;
+
+/// Bytes of all classes that may be on their way to one peer. One that asks for more and reads nothing is disconnected.
+pub const IN_FLIGHT_MAX: usize = 64 * 1024 * 1024;
+/// A head that is relayed may promise no more than this beyond the receiver's wall clock, in milliseconds: a member whose
+/// clock is further ahead takes no writes.
+pub const RELAYED_MS_AHEAD_MAX: u64 = CLOCK_SKEW_MS_REFUSE + ADMIT_MS_AHEAD_MAX;
 
 /// Sync sessions served at once.
 pub const SESSIONS_OUT_MAX: usize = 16;
@@ -207,6 +218,10 @@ pub const VERIFY_PAGE: usize = 256;
 pub const VERIFY_ROWS_MAX: usize = 1024;
 /// Repairs that a verification has under way; what is over it is left to the next one.
 pub const VERIFY_MENDING_MAX: usize = 512;
+/// After a verification that the node began by itself, the next one begins so much later: this many times what it took.
+pub const VERIFY_REST: u64 = 10;
+/// But no sooner than this.
+pub const VERIFY_REST_MIN: Mono = Mono::from_ms(5_000);
 /// Keys that a verification names.
 pub const VERIFY_EXAMPLES_MAX: usize = 20;
 /// A verification whose peer is silent for this long ends.

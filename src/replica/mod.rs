@@ -171,6 +171,10 @@ pub enum Sabotage {
     ReissueOthers,
     /// Take what a former node wrote for replicated.
     ReissueNothing,
+    /// Take records from any future up to the ceiling.
+    TrustMarkers,
+    /// Believe what members say of others' writes.
+    TrustClaims,
 }
 
 /// One node's replica over its store.
@@ -484,7 +488,7 @@ impl<S: Store> Replica<S> {
             Message::ChunkRequest(request) => self.on_chunk_request(node, request)?,
             Message::Chunk { request, chunk } => self.on_chunk(node, request, chunk, now)?,
             Message::Superseded => self.on_superseded(),
-            Message::Secrets(secrets) => self.on_secrets(secrets),
+            Message::Secrets(secrets) => self.on_secrets(secrets, now),
             Message::RecordRequest { key } => self.on_record_request(node, key)?,
             Message::Record { key, record } => self.on_record(node, key, record, now)?,
             Message::VerifyRequest(request) => self.on_verify_request(node, request)?,
@@ -541,9 +545,11 @@ impl<S: Store> Replica<S> {
     }
 
     fn send_encoded(&mut self, node: NodeId, class: Class, bytes: bytes::Bytes) {
-        if let Some(peer) = self.peers.get_mut(&node) {
-            peer.sending(class, bytes.len());
-            self.outputs.push_back(Output::Send { link: peer.link, node, class, bytes });
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.sending(class, bytes.len());
+        self.outputs.push_back(Output::Send { link: peer.link, node, class, bytes });
+        if Class::ALL.iter().map(|class| peer.in_flight(*class)).sum::<usize>() > limits::IN_FLIGHT_MAX {
+            self.bad_peer(node, "asks for much and reads nothing");
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::clock::{Mono, Timestamp};
 use super::digest::DigestSum;
-use super::dot::{NodeId, Origin};
+use super::dot::{Dot, NodeId, Origin};
 use super::input::LinkId;
 use super::limits::{CLOCK_PEERS_MIN, CLOCK_SKEW_MS_MAX, CLOCK_SKEW_MS_REFUSE, ROSTER_MAX};
 use super::message::{Class, Hello};
@@ -166,9 +166,19 @@ pub(super) struct Acquaintance {
     pub(super) rival: Option<(u64, bool)>,
     /// The life it was last seen writing with.
     pub(super) life: Option<Origin>,
+    /// The last write of that life of which it has told itself.
+    pub(super) told: u64,
 }
 
 impl Acquaintance {
+    /// The node itself speaks of a write that it has made.
+    pub(super) fn tells(&mut self, dot: Dot) {
+        if self.life != Some(dot.origin) {
+            (self.life, self.told) = (Some(dot.origin), 0);
+        }
+        self.told = self.told.max(dot.seq);
+    }
+
     /// A process introduces itself; whether it is an older one while a newer one lives. One that seems older may have
     /// started with a wrong clock after the newer one had died, so the newer one must have been heard of in between.
     pub(super) fn greet(&mut self, hello: &Hello) -> bool {

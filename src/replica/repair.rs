@@ -179,7 +179,7 @@ impl<S: Store> Replica<S> {
     fn mend(&mut self, record: &Record, entry: Entry, source: NodeId, now: Now) -> Result<bool, StoreError> {
         let key = &record.key;
         let is_beyond = entry.marker().time > Timestamp::CEILING || entry.stamp > Timestamp::CEILING;
-        if is_beyond || self.deleted.contains(&key.namespace()) {
+        if is_beyond || self.is_far_ahead(&entry, now) || self.deleted.contains(&key.namespace()) {
             return Ok(false);
         }
         let held = self.store.get(key)?;
@@ -188,7 +188,7 @@ impl<S: Store> Replica<S> {
             self.staged = true;
             return Ok(true);
         }
-        if held.as_ref().is_some_and(|held| entry.marker() <= held.marker()) {
+        if held.as_ref().is_some_and(|held| !held.loses_to(&entry)) {
             return Ok(false);
         }
         self.staged = true;

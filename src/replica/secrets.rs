@@ -15,7 +15,7 @@ use zeroize::Zeroize;
 use super::dot::NodeId;
 use super::input::{Alarm, Output, Refusal, Reply};
 use super::key::NamespaceId;
-use super::limits::{SECRETS_MAX, SECRETS_PER_MESSAGE_MAX, SECRETS_PERIOD};
+use super::limits::{AHEAD_MS_MAX, SECRETS_MAX, SECRETS_PER_MESSAGE_MAX, SECRETS_PERIOD};
 use super::message::Message;
 use super::store::Store;
 use super::{Now, Replica};
@@ -73,11 +73,10 @@ impl Secrets {
     /// True if it is news.
     fn add(&mut self, secret: SharedSecret) -> bool {
         let place = (secret.owner, secret.number);
-        if let Some(held) = self.held.get(&place) {
-            // Numbers are random, so this is a member that breaks the rules: the same one wins everywhere.
-            if (held.rank, &held.bytes) >= (secret.rank, &secret.bytes) {
-                return false;
-            }
+        if self.held.contains_key(&place) {
+            // Numbers are random, so another secret under this one is a lie of somebody who wants values to be sealed, or
+            // lost, with it.
+            return false;
         }
         if secret.owner == NamespaceId::CLUSTER {
             let newest = self.of(secret.owner).map(|held| (held.rank, held.number)).max();
@@ -85,9 +84,6 @@ impl Secrets {
                 return false;
             }
             self.destroy(NamespaceId::CLUSTER);
-        }
-        if let Some(replaced) = self.held.remove(&place) {
-            self.hash.0 = self.hash.0.wrapping_sub(hash_of(&replaced));
         }
         self.hash.0 = self.hash.0.wrapping_add(hash_of(&secret));
         self.held.insert(place, secret);
@@ -152,10 +148,12 @@ impl<S: Store> Replica<S> {
         Reply::Done
     }
 
-    pub(super) fn on_secrets(&mut self, secrets: Vec<SharedSecret>) {
+    pub(super) fn on_secrets(&mut self, secrets: Vec<SharedSecret>, now: Now) {
         let mut news = false;
         for secret in secrets {
-            if self.deleted.contains(&secret.owner) {
+            // After one that was made at the end of time there would be no newer one.
+            let is_far_ahead = secret.rank > now.wall_ms.saturating_add(AHEAD_MS_MAX);
+            if is_far_ahead || self.deleted.contains(&secret.owner) {
                 continue;
             }
             if self.secrets.len() >= SECRETS_MAX {

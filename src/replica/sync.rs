@@ -45,6 +45,8 @@ pub(super) struct Syncs<V> {
     /// How far a session had come that was cut short, by sender: its process, and what it had covered.
     partial: BTreeMap<NodeId, (u64, VersionVector)>,
     periodic_due: Mono,
+    /// A peer that had seen the same held something else, and was asked for a session.
+    has_doubts: bool,
 }
 
 /// A session that this node receives.
@@ -94,6 +96,7 @@ impl<V> Default for Syncs<V> {
             gaps: BTreeMap::new(),
             partial: BTreeMap::new(),
             periodic_due: Mono(0),
+            has_doubts: false,
         }
     }
 }
@@ -243,8 +246,14 @@ impl<S: Store> Replica<S> {
             && !holders.is_empty()
         {
             let chosen = holders[self.rng.random_range(0..holders.len())];
-            // What no version vector speaks of may be of a life that was folded since.
-            self.ask(chosen, true, now)?;
+            if std::mem::replace(&mut self.syncs.has_doubts, true) {
+                // A session did not help: somebody has claimed what is not so, or a disk has.
+                self.syncs.has_doubts = false;
+                self.verify_unasked(chosen, now)?;
+            } else {
+                // What no version vector speaks of may be of a life that was folded since.
+                self.ask(chosen, true, now)?;
+            }
         }
         Ok(())
     }
@@ -415,6 +424,10 @@ impl<S: Store> Replica<S> {
             }
             if self.config.sabotage == Sabotage::IgnoreIntervals {
                 versions = without_intervals(&versions);
+            }
+            if let Some(life) = self.life {
+                // Nobody knows more of this process's writes than it does.
+                versions.remove(life.origin);
             }
             self.versions.join(&mut self.store, &versions)?;
             self.syncs.partial.remove(&node);

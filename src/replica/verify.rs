@@ -13,7 +13,9 @@ use super::dot::{Dot, NodeId};
 use super::entry::{Entry, Marker, Value};
 use super::input::{Refusal, Reply, Ticket};
 use super::key::Key;
-use super::limits::{VERIFY_EXAMPLES_MAX, VERIFY_MENDING_MAX, VERIFY_PAGE, VERIFY_ROWS_MAX, VERIFY_TIMEOUT};
+use super::limits::{
+    VERIFY_EXAMPLES_MAX, VERIFY_MENDING_MAX, VERIFY_PAGE, VERIFY_REST, VERIFY_REST_MIN, VERIFY_ROWS_MAX, VERIFY_TIMEOUT,
+};
 use super::message::Message;
 use super::repair::{Damage, is_sound};
 use super::store::{Store, StoreError};
@@ -81,7 +83,7 @@ pub struct VerifyRow {
     pub marker: Marker,
     /// Over all of it.
     pub hash: RecordHash,
-    /// A tombstone, or expired and dropped: may have been purged at one side already.
+    /// A tombstone, or expired and dropped: if it is missing at the other side, nothing is lost to readers.
     pub is_remnant: bool,
 }
 
@@ -90,11 +92,15 @@ pub struct VerifyRow {
 pub(super) struct Verifier {
     next_id: u64,
     run: Option<Run>,
+    /// When this node may begin the next one by itself.
+    unasked_due: Mono,
 }
 
 struct Run {
     id: u64,
-    ticket: Ticket,
+    /// Who wants to hear of it; nobody, if the node began by itself.
+    ticket: Option<Ticket>,
+    begun: Mono,
     repair: bool,
     report: Verification,
     /// The page that the peer is asked about; `None` once all were.
@@ -130,10 +136,30 @@ impl<S: Store> Replica<S> {
             self.reply(ticket, Reply::Refused(refusal));
             return Ok(());
         };
+        self.verify_with(peer, Some(ticket), repair, now)
+    }
+
+    /// Compares with a peer that has seen the same and holds something else, and mends what is wrong here.
+    pub(super) fn verify_unasked(&mut self, peer: NodeId, now: Now) -> Result<(), StoreError> {
+        let is_ready = self.peers.get(&peer).is_some_and(|peer| peer.hello.is_some());
+        if !is_ready || self.verifier.run.is_some() || now.mono < self.verifier.unasked_due {
+            return Ok(());
+        }
+        self.count("verifications_unasked");
+        self.verify_with(peer, None, true, now)
+    }
+
+    fn verify_with(
+        &mut self,
+        peer: NodeId,
+        ticket: Option<Ticket>,
+        repair: bool,
+        now: Now,
+    ) -> Result<(), StoreError> {
         self.verifier.next_id += 1;
         let report = Verification { peer, ..Verification::default() };
-        let (id, page, mending, progressed) = (self.verifier.next_id, None, BTreeSet::new(), now.mono);
-        self.verifier.run = Some(Run { id, ticket, repair, report, page, mending, progressed });
+        let (id, page, mending, begun) = (self.verifier.next_id, None, BTreeSet::new(), now.mono);
+        self.verifier.run = Some(Run { id, ticket, begun, repair, report, page, mending, progressed: begun });
         self.count("verifications");
         self.verify_page(None, now)
     }
@@ -212,12 +238,14 @@ impl<S: Store> Replica<S> {
         if let Some(upto) = upto {
             ours.retain(|(key, _)| key <= upto);
         }
+        // A node begins by itself where both have seen the same: nothing is on its way then.
+        let has_seen_all = self.verifier.run.as_ref().is_some_and(|run| run.ticket.is_none());
         let mut tally = Verification::default();
         let mut wrong = Vec::new();
         for (key, entry) in ours {
             match theirs.remove(&key) {
                 Some(row) if row.hash == entry.hash => {}
-                Some(row) if row.marker > entry.marker() => match self.versions.contains(&self.store, row.dot)? {
+                Some(row) if (row.marker, row.hash) > (entry.marker(), entry.hash) => match has_seen_all || self.versions.contains(&self.store, row.dot)? {
                     true => {
                         tally.stale += 1;
                         wrong.push(key);
@@ -230,10 +258,10 @@ impl<S: Store> Replica<S> {
             }
         }
         for (key, row) in theirs {
-            if row.is_remnant || self.deleted.contains(&key.namespace()) {
+            if self.deleted.contains(&key.namespace()) {
                 continue;
             }
-            match self.versions.contains(&self.store, row.dot)? {
+            match has_seen_all || self.versions.contains(&self.store, row.dot)? {
                 true => {
                     tally.missing += 1;
                     wrong.push(key);
@@ -298,7 +326,13 @@ impl<S: Store> Replica<S> {
             return;
         };
         let report = Verification { cut_short, ..run.report };
-        self.reply(run.ticket, Reply::Verified(Box::new(report)));
+        match run.ticket {
+            Some(ticket) => self.reply(ticket, Reply::Verified(Box::new(report))),
+            None => {
+                let rest = Mono(run.progressed.since(run.begun).saturating_mul(VERIFY_REST)).max(VERIFY_REST_MIN);
+                self.verifier.unasked_due = run.progressed + rest;
+            }
+        }
     }
 }
 

@@ -166,6 +166,7 @@ impl<S: Store> Replica<S> {
             self.bad_peer(node, "asked about writes of another node");
             return;
         }
+        self.told(node, std::iter::once(dot));
         let wanted = self.waiters.wanted.entry(node).or_insert(dot);
         *wanted = match wanted.origin == dot.origin {
             true => dot.max(*wanted),
@@ -191,6 +192,9 @@ impl<S: Store> Replica<S> {
         let mut durable = Durable { own_last: self.life.map_or(0, |life| life.last), ..Durable::default() };
         for (node, wanted) in &self.waiters.wanted {
             let prefix = self.versions.prefix(&self.store, wanted.origin)?;
+            // What others claim of it is not for this node to tell it.
+            let told = self.acquaintances.get(*node).filter(|known| known.life == Some(wanted.origin));
+            let prefix = prefix.min(told.map_or(wanted.seq, |known| known.told));
             if prefix >= wanted.seq {
                 durable.acks.insert(*node, wanted.origin.dot(prefix));
             }

@@ -2,7 +2,7 @@
 """What a normal client feels while others attack: starts a node, measures the client's requests in peace, then during each
 attack, and compares the 99th percentiles.
 
-    tests/flood/flood.py STARLING [--secs 8] [--rate 300] [--factor 2] [--floor-ms 5]
+    tests/flood/flood.py STARLING [--secs 8] [--rate 300] [--factor 2] [--floor-ms 5] [--only WORD]
 
 Attackers and client run on the node's own machine and take its processors too, so attackers are paced: --rate is how
 often each of them acts a second. Exits with 1 if a percentile is more than --factor times that in peace, and over the floor,
@@ -180,6 +180,7 @@ def main():
     parser.add_argument("--rate", type=float, default=300)
     parser.add_argument("--factor", type=float, default=2)
     parser.add_argument("--floor-ms", type=float, default=5)
+    parser.add_argument("--only", metavar="WORD", default="", help="attacks whose description has this word")
     options = parser.parse_args()
     # This process holds both ends' worth of connections; the node raises its own limit.
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(20_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
@@ -192,7 +193,7 @@ def main():
         client.measure(2)
         print("| attack | a second | p50, ms | p99, ms | p99 / in peace | the client's failures |")
         print("|---|---|---|---|---|---|")
-        for attack in ATTACKS:
+        for attack in [attack for attack in ATTACKS if options.only in attack.__doc__]:
             quiet = client.measure(options.secs)
             hostile = attack(node, options.rate)
             if attack is DeepJson:

@@ -30,7 +30,10 @@ const TESTED: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "time between two pieces of a body, and for all of it",
-        &[("tests/it/slow.rs", "slow_clients_are_told_so_in_time_and_hold_nobody_up")],
+        &[
+            ("tests/it/slow.rs", "slow_clients_are_told_so_in_time_and_hold_nobody_up"),
+            ("src/api/body.rs", "a_body_has_half_a_minute_for_each_piece_and_ten_minutes_in_all"),
+        ],
     ),
     ("time that a client reads nothing of an answer", &[("src/api/stall.rs", "only_a_write_without_progress_fails")]),
     ("key", &[("src/api/tests/limits.rs", "what_is_too_long_too_deep_or_too_many_is_refused_by_name")]),
@@ -50,6 +53,8 @@ const TESTED: &[(&str, &[(&str, &str)])] = &[
         &[
             ("src/api/tests/limits.rs", "what_is_too_long_too_deep_or_too_many_is_refused_by_name"),
             ("src/api/tests/bulk.rs", "ten_thousand_pairs_and_large_bodies_fit"),
+            ("src/api/tests/bulk.rs", "a_bulk_body_over_the_limit_is_refused_before_it_is_sent"),
+            ("src/api/tests/bulk.rs", "four_large_bodies_are_read_at_a_time_and_small_ones_never_wait"),
         ],
     ),
     ("JSON", &[("src/api/tests/limits.rs", "what_is_too_long_too_deep_or_too_many_is_refused_by_name")]),
@@ -78,7 +83,10 @@ const TESTED: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "requests for one Worker at a time",
-        &[("src/front/crowd.rs", "a_script_has_so_many_visitors_at_a_time_and_others_have_theirs")],
+        &[
+            ("src/front/crowd.rs", "a_script_has_so_many_visitors_at_a_time_and_others_have_theirs"),
+            ("tests/it/engine.rs", "a_script_with_too_many_visitors_says_so_and_others_are_served"),
+        ],
     ),
     ("QUIC handshakes at a time", &[("src/net/tests/floods.rs", "handshakes_that_nobody_finishes_keep_no_member_out")]),
     (

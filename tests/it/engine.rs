@@ -1,6 +1,8 @@
 //! Workers on the embedded engine: what they find, what they may not do, and that it costs themselves alone.
 #![allow(clippy::disallowed_methods, reason = "watches processes in real time")]
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -207,4 +209,46 @@ fn a_visitor_who_moves_reads_their_own_writes() {
     }
     let host = format!("cart.workers.localhost:{}", here.port());
     assert_eq!(visit(here, &host, "starling-bookmark: nonsense\r\n").status, 400);
+}
+
+#[test]
+fn a_script_with_too_many_visitors_says_so_and_others_are_served() {
+    const AT_ONCE: usize = 1_000;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start(&directory.path().join("node"), &["--durability", "os"]);
+    let at = workers(&node).expect("an address");
+    for script in ["busy", "idle"] {
+        let code = format!("export default {{ fetch() {{ return new Response('{script}') }} }}");
+        deploy_code(&node, script, &code, json!({}));
+        eventually("it answers", || (get(at, script, "/") == (200, script.into())).then_some(()));
+    }
+    // Who has seen what another flock wrote waits for it, in vain, for five seconds.
+    let elsewhere = Node::start(&directory.path().join("elsewhere"), &["--durability", "os"]);
+    let path = format!("{}/values/key", elsewhere.namespace("n"));
+    let put = elsewhere.client().ask("PUT", &path, b"v").expect("an answer");
+    let bookmark = put.header("starling-bookmark").expect("it wrote").to_owned();
+    let request =
+        format!("GET / HTTP/1.1\r\nHost: busy.workers.localhost\r\nstarling-bookmark: {bookmark}\r\nConnection: close\r\n\r\n");
+    let mut crowd: Vec<TcpStream> = (0..AT_ONCE)
+        .map(|_| {
+            let mut stream = TcpStream::connect(at).expect("it listens");
+            stream.write_all(request.as_bytes()).expect("sent");
+            stream
+        })
+        .collect();
+    let told = eventually("all of them are inside", || {
+        let (status, text) = get(at, "busy", "/");
+        (status == 503).then_some(text)
+    });
+    assert!(told.contains("1000") || told.contains("1,000"), "{told}");
+    assert_eq!(get(at, "idle", "/"), (200, "idle".into()), "another script has its own visitors");
+    let mut answers = [0; 2];
+    for stream in &mut crowd {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answers[usize::from(answer.starts_with("HTTP/1.1 503"))] += 1;
+        assert!(answer.contains("HTTP/1.1 4") || answer.contains("HTTP/1.1 5"), "{answer}");
+    }
+    assert_eq!(answers.iter().sum::<usize>(), AT_ONCE);
+    assert_eq!(get(at, "busy", "/"), (200, "busy".into()), "those who have left make room");
 }

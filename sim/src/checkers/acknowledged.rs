@@ -46,7 +46,7 @@ impl Checker for Acknowledged {
 
     fn acknowledged(&mut self, scene: &Scene, _host: usize, key: &Key, dot: Dot, nodes: &[NodeId]) -> Verdict {
         let accepted_us = self.writes.get(&dot).map_or(0, |promise| promise.accepted_us);
-        for node in nodes {
+        for node in nodes.iter().filter(|node| !scene.liars.hearsay && !scene.liars.is(**node)) {
             let is_disturbed = self.disturbances.iter().any(|(at_us, other)| other == node && *at_us >= accepted_us);
             let mut hosts = (0..scene.hosts.len()).filter(|host| scene.hosts[*host].node == *node);
             if !is_disturbed && !hosts.any(|host| on_disk(scene, host, dot)) {
@@ -64,12 +64,13 @@ impl Checker for Acknowledged {
     }
 
     fn at_rest(&mut self, scene: &Scene) -> Verdict {
-        let Some((host, this)) = scene.hosts.iter().enumerate().find(|(_, this)| this.is_up()) else { return Ok(()) };
+        let is_asked = |this: &&crate::host::Host| this.is_up() && !scene.liars.is(this.node);
+        let Some((host, this)) = scene.hosts.iter().enumerate().find(|(_, this)| is_asked(this)) else { return Ok(()) };
         for (dot, promise) in &self.writes {
             // A node that has left drained before, to one other: it counts until another directory is lost.
             let is_gone = |node: &NodeId| scene.hosts.iter().all(|host| host.node != *node || host.gone);
             let is_lost = |node: &NodeId| {
-                (is_gone(node) && !self.disturbances.is_empty())
+                scene.liars.is(*node) || (is_gone(node) && !self.disturbances.is_empty())
                     || self.disturbances.iter().any(|(at_us, other)| other == node && *at_us >= promise.accepted_us)
             };
             if promise.holders.iter().all(is_lost) {

@@ -23,7 +23,8 @@ impl Checker for Converged {
         let held = |host: &crate::host::Host| {
             host.image().entries().map(|(key, entry)| (key.clone(), entry.marker())).collect()
         };
-        self.held = scene.hosts.iter().map(held).enumerate().filter(|(host, _)| scene.hosts[*host].is_up()).collect();
+        let is_asked = |host: usize| scene.hosts[host].is_up() && !scene.liars.is(scene.hosts[host].node);
+        self.held = scene.hosts.iter().map(held).enumerate().filter(|(host, _)| is_asked(*host)).collect();
         Ok(())
     }
 
@@ -65,14 +66,19 @@ impl Checker for Converged {
             let best = oracle.entry(key.clone()).or_insert(*marker);
             *best = (*marker).max(*best);
         }
-        for write in scene.ledger.writes().filter(|write| versions.contains(write.dot)) {
+        let is_counted = |write: &&super::Written| {
+            versions.contains(write.dot) && !scene.liars.is(write.dot.origin.node)
+        };
+        for write in scene.ledger.writes().filter(is_counted) {
             let best = oracle.entry(write.key.clone()).or_insert(write.marker);
             *best = write.marker.max(*best);
         }
         for (key, marker) in &oracle {
             let held = image.entry(key);
             // Over the bound of intervals a write may be held and its dot forgotten.
-            let is_better = |dot| !versions.contains(dot) && scene.ledger.get(dot).is_some();
+            let is_better = |dot: starling::replica::Dot| {
+                scene.liars.any() || !versions.contains(dot) && scene.ledger.get(dot).is_some()
+            };
             let is_right = held.is_some_and(|held| match held.marker().cmp(marker) {
                 Ordering::Less => false,
                 Ordering::Equal => true,
@@ -83,7 +89,8 @@ impl Checker for Converged {
                 return Err(format!("{key:?} should hold {marker:?} and holds {held:?} everywhere"));
             }
         }
-        match image.entries().find(|(_, entry)| scene.ledger.get(entry.dot).is_none()) {
+        let is_nobodys = |entry: &Entry| scene.ledger.get(entry.dot).is_none() && !scene.liars.any();
+        match image.entries().find(|(_, entry)| is_nobodys(entry)) {
             Some((key, _)) => Err(format!("everyone holds {key:?}, which nobody wrote")),
             None => Ok(()),
         }

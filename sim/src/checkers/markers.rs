@@ -34,7 +34,7 @@ impl Checker for MarkersRise {
                 Some(before) => {
                     // Of a write that was issued again either dot may come first.
                     let was_reissued = |(marker, dot): &(Marker, Dot)| marker.origin != dot.origin;
-                    let is_other = now.0 == before.0 && now.1 != before.1;
+                    let is_other = now.0 == before.0 && now.1 != before.1 && !scene.liars.any();
                     let is_back = now.0 < before.0 || (is_other && !was_reissued(&now) && !was_reissued(before));
                     if is_back {
                         return Err(format!("host {host} held {before:?} under {key:?} and then {now:?}"));

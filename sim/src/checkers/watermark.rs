@@ -18,7 +18,8 @@ pub(super) struct Watermark {
 
 fn check(scene: &Scene, host: usize) -> Verdict {
     let this = &scene.hosts[host];
-    let Some(replica) = this.replica.as_ref().filter(|_| !this.is_committing()) else { return Ok(()) };
+    let is_judged = !this.is_committing() && !scene.liars.is(this.node);
+    let Some(replica) = this.replica.as_ref().filter(|_| is_judged) else { return Ok(()) };
     let watermark = replica.watermark();
     if watermark == Timestamp::default() {
         return Ok(());
@@ -29,7 +30,7 @@ fn check(scene: &Scene, host: usize) -> Verdict {
         // What a node says of its former lives, and thereby of whom it let in, is too little once its directory was put
         // back or cloned.
         let node = write.dot.origin.node;
-        let is_promised = !departed.contains(&node) && scene.ledger.is_vouched_for(node);
+        let is_promised = !scene.liars.hearsay && !scene.liars.is(node) && !departed.contains(&node) && scene.ledger.is_vouched_for(node);
         if is_promised && !scene.ledger.lost.contains(&write.dot) && !scene.holds(image, write) {
             return Err(format!(
                 "host {host} says it has everything up to {watermark:?} on disk, and lacks {} of {:?}, stamped {:?}",

@@ -17,6 +17,9 @@ pub(super) struct ReplayArgs {
     /// Which.
     #[arg(long)]
     seed: u64,
+    /// With a liar in it.
+    #[arg(long)]
+    liar: bool,
     /// With this many nodes.
     #[arg(long)]
     nodes: Option<usize>,
@@ -47,7 +50,7 @@ impl ReplayArgs {
     pub(super) fn run(self) -> CliResult {
         let sabotage = sabotage::named(self.sabotage.as_deref())?;
         check_nodes(self.nodes.unwrap_or(1)).map_err(|error| error.to_string())?;
-        let mut draw = cut_down(self.seed, sabotage, self.nodes, self.faults, self.ops);
+        let mut draw = cut_down(self.liar, self.seed, sabotage, self.nodes, self.faults, self.ops);
         draw.options.watched = self.trace;
         if self.print {
             print!("{}", draw.scenario.write());

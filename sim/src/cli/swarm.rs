@@ -12,7 +12,7 @@ use super::CliResult;
 use crate::machine::Stopwatch;
 use crate::sabotage;
 use crate::shrink::shrink;
-use crate::swarm::search;
+use crate::swarm::{drawn, search};
 
 /// Draw small worlds from seeds, faults and all, until one breaks a promise; shrink that one.
 #[derive(Args)]
@@ -29,6 +29,9 @@ pub(super) struct SwarmArgs {
     /// Runs spent on making a failing world smaller.
     #[arg(long, default_value_t = 300)]
     shrink: usize,
+    /// In each world a member turns bad, lies in every way there is, and is evicted.
+    #[arg(long)]
+    liar: bool,
     /// Break the protocol on purpose, to see it caught: `list` prints the ways.
     #[arg(long)]
     sabotage: Option<String>,
@@ -85,7 +88,7 @@ impl SwarmArgs {
             real_seconds: 0.0,
         });
         let traces = Mutex::new([0u8; 32]);
-        let found = search(self.seed..self.seed.saturating_add(self.seeds), threads, sabotage, &|outcome| {
+        let found = search(drawn(self.liar), self.seed..self.seed.saturating_add(self.seeds), threads, sabotage, &|outcome| {
             bar.inc(1);
             let summary = &outcome.summary;
             if let Ok(mut totals) = totals.lock() {
@@ -115,7 +118,7 @@ impl SwarmArgs {
             totals.what = Some(found.violation.what.clone());
             eprintln!("seed {} broke '{}': {}", found.seed, found.violation.checker, found.violation.what);
             let spinner = ProgressBar::new_spinner();
-            let shrunk = shrink(found.seed, sabotage, self.shrink, &mut |shrunk| {
+            let shrunk = shrink(self.liar, found.seed, sabotage, self.shrink, &mut |shrunk| {
                 spinner.tick();
                 let (ops, faults) = (shrunk.ops.0.len(), shrunk.faults.0.len());
                 spinner.set_message(format!("shrinking: {} nodes, {faults} faults, {ops} acts", shrunk.nodes));
@@ -142,7 +145,8 @@ impl SwarmArgs {
                 match &totals.replay {
                     Some(command) => println!("replay it with:\n  {command}"),
                     None if found.is_some() => {
-                        println!("replay it with:\n  starling-sim replay --seed {}", totals.failed_seed.unwrap_or(0))
+                        let liar = if self.liar { " --liar" } else { "" };
+                        println!("replay it with:\n  starling-sim replay --seed {}{liar}", totals.failed_seed.unwrap_or(0))
                     }
                     None => println!("all promises held"),
                 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Bursts, Selector};
+use crate::lies::Lie;
 use crate::span::Span;
 
 /// Something goes wrong at some time with some nodes, for a while.
@@ -68,6 +69,11 @@ pub enum FaultKind {
         /// Once it has heard of it, it joins anew, as another node, and issues again what it alone has.
         #[serde(default)]
         returns: bool,
+    },
+    /// The node lies, and at the end the others take it off the cluster.
+    Lie {
+        /// How.
+        lies: Vec<Lie>,
     },
     /// Nothing goes through between these nodes and others.
     Partition {
@@ -166,6 +172,7 @@ impl FaultKind {
             Self::Join { .. } => "join",
             Self::Leave => "leave",
             Self::Evict { .. } => "evict",
+            Self::Lie { .. } => "lie",
             Self::Partition { .. } => "partition",
             Self::Flap { .. } => "flap",
             Self::Reset { .. } => "reset",

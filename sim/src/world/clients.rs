@@ -53,6 +53,8 @@ pub(super) enum Client {
     Traveller { number: usize, errand: Errand },
     /// One that must be served now that all is well again.
     Must { what: &'static str },
+    /// One whose write must go through although a liar has written before.
+    Rewrites { key: Key },
 }
 
 /// The namespace of a number.
@@ -235,6 +237,11 @@ impl World {
                 self.schedule(self.now_us + FAREWELL_US, Event::Stop { host });
             }
             (Client::Traveller { number, errand }, reply) => self.travelled(host, ticket, number, errand, reply),
+            (Client::Rewrites { key }, Reply::Written { dot, .. }) => _ = self.rewritten.insert(key, dot),
+            (Client::Rewrites { .. }, Reply::Refused(Refusal::NamespaceDeleted)) => {}
+            (Client::Rewrites { key }, reply) => {
+                self.judge.found("frozen", self.now_us, || format!("host {host} does not write {key:?}: {reply:?}"));
+            }
             (Client::Must { what }, reply @ (Reply::Refused(_) | Reply::TimedOut(_))) => {
                 let why = format!("host {host}, all faults over: no {what}: {reply:?}");
                 self.judge.found("progress", self.now_us, || why);
@@ -267,7 +274,7 @@ impl World {
         let right_ms = WallClock::default().read_ms(self.now_us);
         let may_let_in = |host: &usize| {
             let this = &self.hosts[*host];
-            this.is_up() && this.now(self.now_us).wall_ms.abs_diff(right_ms) <= JOIN_CLOCK_DIFFERENCE_MS_MAX
+            this.is_up() && this.liar.is_none() && this.now(self.now_us).wall_ms.abs_diff(right_ms) <= JOIN_CLOCK_DIFFERENCE_MS_MAX
         };
         let issuers: Vec<usize> = (0..self.hosts.len()).filter(may_let_in).collect();
         if issuers.is_empty() {
@@ -324,7 +331,7 @@ impl World {
     /// An operator evicts, at some node that runs, those that will never come back.
     pub(super) fn evict_the_gone(&mut self) {
         let operator = (0..self.hosts.len())
-            .find(|host| self.hosts[*host].is_up() && !self.to_evict.contains(&self.hosts[*host].node));
+            .find(|host| self.can_operate(*host));
         let Some(operator) = operator else { return };
         for node in std::mem::take(&mut self.to_evict) {
             let key = Roster::key(NamespaceId::EVICTED, node);
@@ -343,7 +350,7 @@ impl World {
 
     /// Whether someone who must be served still waits.
     pub(super) fn progress_is_owed(&self) -> bool {
-        self.clients.values().any(|client| matches!(client, Client::Must { .. }))
+        self.clients.values().any(|client| matches!(client, Client::Must { .. } | Client::Rewrites { .. }))
     }
 }
 

@@ -143,6 +143,7 @@ impl World {
                 }
                 self.evict_the_gone();
             }
+            FaultKind::Lie { lies } => targets.iter().for_each(|host| self.turn_bad(*host, lies)),
             FaultKind::Partition { direction, .. } => self.cut(number, &targets, &others, *direction),
             FaultKind::Flap { .. } => self.toggle(number),
             FaultKind::Reset { .. } => self.reset(&targets, &others),
@@ -209,6 +210,7 @@ impl World {
                 }
                 self.evict_the_gone();
             }
+            FaultKind::Lie { .. } => self.evict_liars(),
             FaultKind::Partition { .. } | FaultKind::Flap { .. } | FaultKind::Evict { .. } => {
                 self.cuts.end(number);
                 self.ways_freed();

@@ -95,6 +95,7 @@ impl World {
             decoded: None,
             bounds: options.bounds,
             sabotage: options.sabotage,
+            rewritten: Default::default(),
             awaited: Default::default(),
             returning: Default::default(),
             will_return: Default::default(),

@@ -205,6 +205,21 @@ impl World {
             let input = Input::Sent { node, link: connection as u64, class, bytes: bytes.len() };
             return self.hand_in_quietly(host, input);
         }
+        if self.hosts[host].liar.is_some() {
+            // Its own replica counts what it would have sent.
+            let input = Input::Sent { node, link: connection as u64, class, bytes: bytes.len() };
+            self.hand_in_quietly(host, input);
+            return self.lie(host, connection, bytes);
+        }
+        self.post(host, connection, class, bytes);
+    }
+
+    /// What a host says goes on its way.
+    pub(super) fn post(&mut self, host: usize, connection: usize, class: Class, bytes: &Bytes) {
+        let side = self.connections[connection].side_of(host);
+        if self.connections[connection].closed {
+            return;
+        }
         self.trace.note(self.now_us, b'M', [host as u64, (connection as u64) << 2 | class as u64], bytes);
         let message = match &self.decoded {
             Some((known, message)) if known.as_ptr() == bytes.as_ptr() && known.len() == bytes.len() => message.clone(),
@@ -213,6 +228,10 @@ impl World {
                     let message = Arc::new(message);
                     self.decoded = Some((bytes.clone(), message.clone()));
                     message
+                }
+                Err(_) if self.hosts[host].liar.is_some() => {
+                    // Who can't read it breaks with the sender.
+                    return self.close(connection, self.connections[connection].hosts[1 - side]);
                 }
                 Err(malformed) => {
                     return self.judge.found("messages", self.now_us, || {

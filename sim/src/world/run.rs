@@ -186,6 +186,7 @@ impl World {
             let stride = up.len().div_ceil(WITNESSES).max(1);
             let witnesses: Vec<usize> = up.iter().copied().step_by(stride).collect();
             self.demand_progress(&witnesses);
+            self.demand_all_keys(&witnesses);
             let deadline_us = self.lived_us() + PROGRESS_US;
             loop {
                 let step_us = self.lived_us() + POLL_US;
@@ -208,6 +209,7 @@ impl World {
                 }
             }
         }
+        self.judge_rewritten();
         if !self.judge.has_found_something() {
             self.judge.at_rest(&self.hosts, self.now_us);
         }
@@ -296,8 +298,29 @@ impl World {
                 groups.entry(state).or_default().insert(number);
             }
         }
+        let odd = self.odd_key().map(|text| format!("; {text}")).unwrap_or_default();
         let text = groups.into_iter().take(6).map(|(state, hosts)| format!("hosts {}: {state}", Kept(hosts)));
-        text.collect::<Vec<_>>().join("; ")
+        text.collect::<Vec<_>>().join("; ") + &odd
+    }
+
+    /// A key under which two that run hold different things.
+    fn odd_key(&self) -> Option<String> {
+        let mut up = self.hosts.iter().enumerate().filter(|(_, host)| host.is_up());
+        let (first, model) = up.next()?;
+        up.find_map(|(number, host)| {
+            let (ours, theirs) = (model.image(), host.image());
+            let keys: BTreeSet<_> = ours.entries().chain(theirs.entries()).map(|(key, _)| key).collect();
+            let hash = |image: &starling::replica::Image, key| image.entry(key).map(|entry| entry.hash);
+            let key = keys.into_iter().find(|key| hash(ours, key) != hash(theirs, key))?;
+            let what = |image: &starling::replica::Image| match image.entry(key) {
+                Some(entry) => {
+                    let seen = if image.has_seen(entry.dot) { "seen" } else { "not seen" };
+                    format!("{} at {:?}, {seen}", entry.dot, entry.marker().time)
+                }
+                None => "nothing".to_owned(),
+            };
+            Some(format!("{key:?} at host {first}: {}, at host {number}: {}", what(ours), what(theirs)))
+        })
     }
 
     /// Whether every node knows that it holds all that was written before the healing. Where someone waits for a blob that

@@ -74,3 +74,51 @@ async fn a_bulk_get_has_a_total_size() {
     assert_eq!(get(r#"["a"]"#).await.result()["values"]["a"].as_str().map(str::len), Some(14_000_000));
     assert_eq!(get(r#"["a","b"]"#).await.code(), (413, 10024));
 }
+
+#[tokio::test]
+async fn a_bulk_body_over_the_limit_is_refused_before_it_is_sent() {
+    let server = Server::start(false).await;
+    let ns = server.namespace("a").await;
+    for (len, status) in [(108_000_001_u64, 413), (u64::MAX / 2, 413)] {
+        let request = format!(
+            "PUT {ns}/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nExpect: 100-continue\r\n\
+             Content-Length: {len}\r\n\r\n"
+        );
+        let answer = server.raw(request.as_bytes()).await;
+        assert_eq!(answer.status, status, "{len}: {}", answer.text());
+        assert!(answer.text().contains("108000000"), "it names the limit: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn four_large_bodies_are_read_at_a_time_and_small_ones_never_wait() {
+    let server = Server::start(false).await;
+    let ns = server.namespace("a").await;
+    let body = format!("[{}]", " ".repeat(1_100_000));
+    let head = format!(
+        "PUT {ns}/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut holders = Vec::new();
+    for _ in 0..super::super::bulk::LARGE_BODIES_MAX {
+        let mut stream = server.connect().await;
+        stream.write_all(format!("{head}[").as_bytes()).await.expect("sent");
+        holders.push(stream);
+    }
+    // They are inside once a fifth one is left outside.
+    let fifth = tokio::spawn({
+        let (mut stream, request) = (server.connect().await, format!("{head}{body}"));
+        async move {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            stream.write_all(request.as_bytes()).await.expect("sent");
+            Answer::read(&mut stream).await
+        }
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    assert!(!fifth.is_finished(), "the fifth waits");
+    let small = server.ask("PUT", &format!("{ns}/bulk"), "[]").await;
+    assert!(small.status == 200 || small.status == 400, "{}", small.text());
+    drop(holders.pop());
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(20), fifth).await.expect("there is room").expect("no panic");
+    assert!(answer.status == 200 || answer.status == 400, "{}", answer.text());
+}

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod followers;
+mod lies;
 mod mending;
 mod merge;
 mod reissue;
