@@ -236,6 +236,11 @@ impl Judge {
         self.liars.hearsay |= hearsay;
     }
 
+    /// Whether someone may believe what is not so of others.
+    pub fn is_misled(&self) -> bool {
+        self.liars.hearsay
+    }
+
     /// What happens at a liar is nobody's promise.
     fn ask_of(
         &mut self,

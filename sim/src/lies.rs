@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use starling::replica::limits::{AHEAD_MS_MAX, INLINE_LEN_MAX, MESSAGE_LEN_MAX};
 use starling::replica::{
     Blob, BlobId, Class, Dot, Entry, Image, Incarnation, Key, Marker, Message, Mono, NodeId, Origin, Push, Record,
-    Records, SyncChunk, SyncRefusal, SyncRequest, Timestamp, Value, VersionVector, VerifyRequest,
+    Records, SyncChunk, SyncRefusal, SyncRequest, Timestamp, Value, VerifyRequest, VersionVector,
 };
 
 /// One way to lie.
@@ -297,7 +297,9 @@ impl Liar {
             Lie::FarMarkers | Lie::FarStamps | Lie::TwinMarkers | Lie::OddDots => {
                 let Some((key, entry)) = self.entry(known) else { return Vec::new() };
                 self.seq += 1;
-                let origin = Origin { node: known.node, incarnation: Incarnation(0x1e) };
+                // Odd dots have a life of their own: a dot that is used twice shows two faces.
+                let incarnation = Incarnation(if lie == Lie::OddDots { 0x0dd } else { 0x1e });
+                let origin = Origin { node: known.node, incarnation };
                 let marker = Marker { time: entry.marker().time.next(), origin };
                 let stamp = Timestamp::from_ms(known.wall_ms);
                 let forged = Entry::new(&key, origin.dot(self.seq), stamp, marker, self.content(&entry));
@@ -379,7 +381,8 @@ impl Liar {
         }
         let ceiling = Timestamp::CEILING.0;
         let reach = Timestamp::from_ms(known.wall_ms + AHEAD_MS_MAX).0;
-        let far = [ceiling, ceiling - 1, ceiling + 1, u64::MAX, reach, reach - (1 << 20), reach + (1 << 20), ceiling / 2];
+        let far =
+            [ceiling, ceiling - 1, ceiling + 1, u64::MAX, reach, reach - (1 << 20), reach + (1 << 20), ceiling / 2];
         let far = Timestamp(far[self.below(far.len())]);
         match lie {
             Lie::FarMarkers => entry.register.marker.time = far,
@@ -410,8 +413,13 @@ impl Liar {
     }
 
     fn claim(&mut self, versions: &mut VersionVector, known: &Knowledge) {
-        let origins: Vec<Origin> =
-            known.image.versions().iter().map(|(origin, _)| origin).filter(|origin| origin.node != known.node).collect();
+        let origins: Vec<Origin> = known
+            .image
+            .versions()
+            .iter()
+            .map(|(origin, _)| origin)
+            .filter(|origin| origin.node != known.node)
+            .collect();
         for origin in origins {
             let seen = versions.get(origin).map_or(0, starling::replica::Seen::last);
             let more = [1, 5, u64::MAX / 2][self.below(3)];
@@ -465,4 +473,3 @@ fn records_of(message: &Message) -> Vec<Key> {
         _ => Vec::new(),
     }
 }
-

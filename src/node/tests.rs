@@ -1,5 +1,7 @@
 //! Real nodes on loopback: what lies on their disks and goes over their wires, and how their keys change.
 
+mod lies;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

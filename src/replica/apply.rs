@@ -76,7 +76,7 @@ impl<S: Store> Replica<S> {
     ) -> Result<Applied, StoreError> {
         let key = &record.key;
         let is_seen = self.versions.contains(&self.store, entry.dot)?;
-        if is_seen && self.is_accounted_for(key, &entry)? {
+        if is_seen && self.is_accounted_for(key, &entry, source)? {
             self.count("duplicate_records");
             return Ok(Applied::Seen);
         }
@@ -127,7 +127,7 @@ impl<S: Store> Replica<S> {
 
     /// Whether the version vector is right to say that a write was seen: it, or one that dominates it, is held. Always,
     /// unless a member has claimed for another what that one had not told yet.
-    fn is_accounted_for(&self, key: &Key, entry: &Entry) -> Result<bool, StoreError> {
+    fn is_accounted_for(&self, key: &Key, entry: &Entry, source: NodeId) -> Result<bool, StoreError> {
         let is_beyond = entry.marker().time > Timestamp::CEILING || entry.stamp > Timestamp::CEILING;
         if self.config.sabotage == Sabotage::TrustClaims || is_beyond || self.deleted.contains(&key.namespace()) {
             return Ok(true);
@@ -138,9 +138,9 @@ impl<S: Store> Replica<S> {
         if self.store.get(key)?.is_some_and(|held| held.hash == entry.hash || !held.loses_to(entry)) {
             return Ok(true);
         }
-        // A dot has one place. Who has used it for another key before has used it up.
+        // A dot has one place: that where it came first, or where its writer says.
         let Dot { origin, seq } = entry.dot;
-        Ok(!self.store.snapshot().written_by(origin, seq, seq, 1)?.is_empty())
+        Ok(source != origin.node && !self.store.snapshot().written_by(origin, seq, seq, 1)?.is_empty())
     }
 
     /// Counts a dot as seen, unless it is of a life that this process or a peer lives, who knows best what it has written

@@ -149,13 +149,7 @@ impl<S: Store> Replica<S> {
         self.verify_with(peer, None, true, now)
     }
 
-    fn verify_with(
-        &mut self,
-        peer: NodeId,
-        ticket: Option<Ticket>,
-        repair: bool,
-        now: Now,
-    ) -> Result<(), StoreError> {
+    fn verify_with(&mut self, peer: NodeId, ticket: Option<Ticket>, repair: bool, now: Now) -> Result<(), StoreError> {
         self.verifier.next_id += 1;
         let report = Verification { peer, ..Verification::default() };
         let (id, page, mending, begun) = (self.verifier.next_id, None, BTreeSet::new(), now.mono);
@@ -245,13 +239,15 @@ impl<S: Store> Replica<S> {
         for (key, entry) in ours {
             match theirs.remove(&key) {
                 Some(row) if row.hash == entry.hash => {}
-                Some(row) if (row.marker, row.hash) > (entry.marker(), entry.hash) => match has_seen_all || self.versions.contains(&self.store, row.dot)? {
-                    true => {
-                        tally.stale += 1;
-                        wrong.push(key);
+                Some(row) if (row.marker, row.hash) > (entry.marker(), entry.hash) => {
+                    match has_seen_all || self.versions.contains(&self.store, row.dot)? {
+                        true => {
+                            tally.stale += 1;
+                            wrong.push(key);
+                        }
+                        false => tally.on_the_way += 1,
                     }
-                    false => tally.on_the_way += 1,
-                },
+                }
                 Some(_) => tally.behind_at_peer += 1,
                 None if is_remnant(&entry) => {}
                 None => tally.behind_at_peer += 1,

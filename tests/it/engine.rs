@@ -227,8 +227,9 @@ fn a_script_with_too_many_visitors_says_so_and_others_are_served() {
     let path = format!("{}/values/key", elsewhere.namespace("n"));
     let put = elsewhere.client().ask("PUT", &path, b"v").expect("an answer");
     let bookmark = put.header("starling-bookmark").expect("it wrote").to_owned();
-    let request =
-        format!("GET / HTTP/1.1\r\nHost: busy.workers.localhost\r\nstarling-bookmark: {bookmark}\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: busy.workers.localhost\r\nstarling-bookmark: {bookmark}\r\nConnection: close\r\n\r\n"
+    );
     let mut crowd: Vec<TcpStream> = (0..AT_ONCE)
         .map(|_| {
             let mut stream = TcpStream::connect(at).expect("it listens");

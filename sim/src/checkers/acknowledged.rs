@@ -70,7 +70,8 @@ impl Checker for Acknowledged {
             // A node that has left drained before, to one other: it counts until another directory is lost.
             let is_gone = |node: &NodeId| scene.hosts.iter().all(|host| host.node != *node || host.gone);
             let is_lost = |node: &NodeId| {
-                scene.liars.is(*node) || (is_gone(node) && !self.disturbances.is_empty())
+                scene.liars.is(*node)
+                    || (is_gone(node) && !self.disturbances.is_empty())
                     || self.disturbances.iter().any(|(at_us, other)| other == node && *at_us >= promise.accepted_us)
             };
             if promise.holders.iter().all(is_lost) {

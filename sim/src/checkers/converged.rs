@@ -66,9 +66,8 @@ impl Checker for Converged {
             let best = oracle.entry(key.clone()).or_insert(*marker);
             *best = (*marker).max(*best);
         }
-        let is_counted = |write: &&super::Written| {
-            versions.contains(write.dot) && !scene.liars.is(write.dot.origin.node)
-        };
+        let is_counted =
+            |write: &&super::Written| versions.contains(write.dot) && !scene.liars.is(write.dot.origin.node);
         for write in scene.ledger.writes().filter(is_counted) {
             let best = oracle.entry(write.key.clone()).or_insert(write.marker);
             *best = write.marker.max(*best);

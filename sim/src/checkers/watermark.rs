@@ -30,7 +30,10 @@ fn check(scene: &Scene, host: usize) -> Verdict {
         // What a node says of its former lives, and thereby of whom it let in, is too little once its directory was put
         // back or cloned.
         let node = write.dot.origin.node;
-        let is_promised = !scene.liars.hearsay && !scene.liars.is(node) && !departed.contains(&node) && scene.ledger.is_vouched_for(node);
+        let is_promised = !scene.liars.hearsay
+            && !scene.liars.is(node)
+            && !departed.contains(&node)
+            && scene.ledger.is_vouched_for(node);
         if is_promised && !scene.ledger.lost.contains(&write.dot) && !scene.holds(image, write) {
             return Err(format!(
                 "host {host} says it has everything up to {watermark:?} on disk, and lacks {} of {:?}, stamped {:?}",

@@ -88,25 +88,26 @@ impl SwarmArgs {
             real_seconds: 0.0,
         });
         let traces = Mutex::new([0u8; 32]);
-        let found = search(drawn(self.liar), self.seed..self.seed.saturating_add(self.seeds), threads, sabotage, &|outcome| {
-            bar.inc(1);
-            let summary = &outcome.summary;
-            if let Ok(mut totals) = totals.lock() {
-                totals.worlds += 1;
-                totals.virtual_us += summary.virtual_us;
-                totals.writes += summary.writes.accepted;
-                for (kind, count) in &summary.faults {
-                    *totals.faults.entry(kind.clone()).or_default() += count;
+        let found =
+            search(drawn(self.liar), self.seed..self.seed.saturating_add(self.seeds), threads, sabotage, &|outcome| {
+                bar.inc(1);
+                let summary = &outcome.summary;
+                if let Ok(mut totals) = totals.lock() {
+                    totals.worlds += 1;
+                    totals.virtual_us += summary.virtual_us;
+                    totals.writes += summary.writes.accepted;
+                    for (kind, count) in &summary.faults {
+                        *totals.faults.entry(kind.clone()).or_default() += count;
+                    }
+                    for (kind, count) in &summary.alarms {
+                        *totals.alarms.entry(kind.clone()).or_default() += count;
+                    }
                 }
-                for (kind, count) in &summary.alarms {
-                    *totals.alarms.entry(kind.clone()).or_default() += count;
+                if let Ok(mut traces) = traces.lock() {
+                    let hash = blake3::hash(format!("{} {}", summary.seed, summary.trace_hash).as_bytes());
+                    traces.iter_mut().zip(hash.as_bytes()).for_each(|(sum, byte)| *sum ^= byte);
                 }
-            }
-            if let Ok(mut traces) = traces.lock() {
-                let hash = blake3::hash(format!("{} {}", summary.seed, summary.trace_hash).as_bytes());
-                traces.iter_mut().zip(hash.as_bytes()).for_each(|(sum, byte)| *sum ^= byte);
-            }
-        });
+            });
         bar.finish_and_clear();
         let mut totals = totals.into_inner().map_err(|error| error.to_string())?;
         let traces = traces.into_inner().map_err(|error| error.to_string())?;
@@ -146,7 +147,10 @@ impl SwarmArgs {
                     Some(command) => println!("replay it with:\n  {command}"),
                     None if found.is_some() => {
                         let liar = if self.liar { " --liar" } else { "" };
-                        println!("replay it with:\n  starling-sim replay --seed {}{liar}", totals.failed_seed.unwrap_or(0))
+                        println!(
+                            "replay it with:\n  starling-sim replay --seed {}{liar}",
+                            totals.failed_seed.unwrap_or(0)
+                        )
                     }
                     None => println!("all promises held"),
                 }

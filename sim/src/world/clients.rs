@@ -249,7 +249,9 @@ impl World {
             (Client::Must { .. }, Reply::Written { dot, stamp, .. }) => {
                 let request = Request::AwaitAcks { dot, level: AckLevel::All, patience_ms: 3 * PATIENCE_MS };
                 self.ask(host, request, Client::Must { what: "acknowledgement by all within 30 s" });
-                for reader in 0..self.hosts.len() {
+                // Made-up lives that look like this one in a bookmark keep it waiting, see docs/SECURITY.md.
+                let readers = if self.judge.is_misled() { 0 } else { self.hosts.len() };
+                for reader in 0..readers {
                     let request = await_covered(dot, stamp, 3 * PATIENCE_MS);
                     self.ask(reader, request, Client::Must { what: "write of another node within 30 s" });
                 }
@@ -274,7 +276,9 @@ impl World {
         let right_ms = WallClock::default().read_ms(self.now_us);
         let may_let_in = |host: &usize| {
             let this = &self.hosts[*host];
-            this.is_up() && this.liar.is_none() && this.now(self.now_us).wall_ms.abs_diff(right_ms) <= JOIN_CLOCK_DIFFERENCE_MS_MAX
+            this.is_up()
+                && this.liar.is_none()
+                && this.now(self.now_us).wall_ms.abs_diff(right_ms) <= JOIN_CLOCK_DIFFERENCE_MS_MAX
         };
         let issuers: Vec<usize> = (0..self.hosts.len()).filter(may_let_in).collect();
         if issuers.is_empty() {
@@ -330,8 +334,7 @@ impl World {
 
     /// An operator evicts, at some node that runs, those that will never come back.
     pub(super) fn evict_the_gone(&mut self) {
-        let operator = (0..self.hosts.len())
-            .find(|host| self.can_operate(*host));
+        let operator = (0..self.hosts.len()).find(|host| self.can_operate(*host));
         let Some(operator) = operator else { return };
         for node in std::mem::take(&mut self.to_evict) {
             let key = Roster::key(NamespaceId::EVICTED, node);

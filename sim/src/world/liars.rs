@@ -63,7 +63,8 @@ impl World {
 
     /// And that write must be what everyone shows.
     pub(super) fn judge_rewritten(&mut self) {
-        let shows = |host: &crate::host::Host, key: &Key, dot: Dot| host.image().entry(key).map(|entry| entry.dot) == Some(dot);
+        let shows =
+            |host: &crate::host::Host, key: &Key, dot: Dot| host.image().entry(key).map(|entry| entry.dot) == Some(dot);
         let frozen = self.rewritten.iter().find_map(|(key, dot)| {
             let up = self.hosts.iter().enumerate().filter(|(_, host)| host.is_up());
             up.filter(|(_, host)| !shows(host, key, *dot)).map(|(host, _)| (host, key.clone(), *dot)).next()

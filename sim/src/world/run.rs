@@ -185,8 +185,8 @@ impl World {
             let up: Vec<usize> = (0..self.hosts.len()).filter(|host| self.hosts[*host].is_up()).collect();
             let stride = up.len().div_ceil(WITNESSES).max(1);
             let witnesses: Vec<usize> = up.iter().copied().step_by(stride).collect();
-            self.demand_progress(&witnesses);
             self.demand_all_keys(&witnesses);
+            self.demand_progress(&witnesses);
             let deadline_us = self.lived_us() + PROGRESS_US;
             loop {
                 let step_us = self.lived_us() + POLL_US;

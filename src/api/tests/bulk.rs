@@ -119,6 +119,9 @@ async fn four_large_bodies_are_read_at_a_time_and_small_ones_never_wait() {
     let small = server.ask("PUT", &format!("{ns}/bulk"), "[]").await;
     assert!(small.status == 200 || small.status == 400, "{}", small.text());
     drop(holders.pop());
-    let answer = tokio::time::timeout(std::time::Duration::from_secs(20), fifth).await.expect("there is room").expect("no panic");
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(20), fifth)
+        .await
+        .expect("there is room")
+        .expect("no panic");
     assert!(answer.status == 200 || answer.status == 400, "{}", answer.text());
 }

@@ -51,7 +51,11 @@ fn no_marker_freezes_a_key() {
             assert!(matches!(world.replies[&ticket], Reply::Written { .. }), "{:?}", world.replies[&ticket]);
             settle(&mut world);
             for reader in 0..3 {
-                assert_eq!(read(&world, reader, &user_key(number)), Some(inline(value.as_bytes())), "{number} at {reader}");
+                assert_eq!(
+                    read(&world, reader, &user_key(number)),
+                    Some(inline(value.as_bytes())),
+                    "{number} at {reader}"
+                );
             }
         }
     }
