@@ -302,7 +302,7 @@ impl Liar {
                 let origin = Origin { node: known.node, incarnation };
                 let marker = Marker { time: entry.marker().time.next(), origin };
                 let stamp = Timestamp::from_ms(known.wall_ms);
-                let forged = Entry::new(&key, origin.dot(self.seq), stamp, marker, self.content(&entry));
+                let forged = Entry::new(&key, origin.dot(self.seq), stamp, marker, self.content());
                 let mut record = forged.to_record(&key);
                 self.alter_own(lie, &mut record, known);
                 vec![Message::Records(Records { pushes: vec![Push { record, covers: Vec::new() }] })]
@@ -315,7 +315,7 @@ impl Liar {
                 let mut id = [0; 16];
                 self.rng.fill_bytes(&mut id);
                 let blob = Blob { id: BlobId(id), len: 300_000, chunks: vec![[7; 32]; 2] };
-                let content = starling::replica::Content { value: Value::Blob(blob), ..self.content(&entry) };
+                let content = starling::replica::Content { value: Value::Blob(blob), ..self.content() };
                 let stamp = Timestamp::from_ms(known.wall_ms);
                 let record = Entry::new(&key, origin.dot(self.seq), stamp, marker, content).to_record(&key);
                 vec![Message::Records(Records { pushes: vec![Push { record, covers: Vec::new() }] })]
@@ -366,7 +366,7 @@ impl Liar {
                 let dot = dot.origin.dot(dot.seq + self.below(4) as u64);
                 let marker = Marker { time: entry.marker().time.next(), origin: dot.origin };
                 let stamp = Timestamp::from_ms(known.wall_ms);
-                let record = Entry::new(&key, dot, stamp, marker, self.content(&entry)).to_record(&key);
+                let record = Entry::new(&key, dot, stamp, marker, self.content()).to_record(&key);
                 vec![Message::Records(Records { pushes: vec![Push { record, covers: Vec::new() }] })]
             }
             _ => Vec::new(),
@@ -398,7 +398,7 @@ impl Liar {
                 1 => entry.dot.seq = u64::MAX - entry.dot.seq,
                 _ => entry.dot.origin = self.life_of(known.node),
             },
-            _ => entry.register.val = self.content(&entry),
+            _ => entry.register.val = self.content(),
         }
         record.body = entry.encode();
     }
@@ -408,7 +408,7 @@ impl Liar {
         if self.one_in(3) {
             entry.register.marker.time = entry.marker().time.next();
         }
-        entry.register.val = self.content(&entry);
+        entry.register.val = self.content();
         record.body = entry.encode();
     }
 
@@ -432,12 +432,12 @@ impl Liar {
         }
     }
 
-    fn content(&mut self, entry: &Entry) -> starling::replica::Content {
+    fn content(&mut self) -> starling::replica::Content {
         let len = if self.one_in(10) { INLINE_LEN_MAX } else { 40 };
         let mut bytes = vec![0; len];
         self.rng.fill_bytes(&mut bytes[..16]);
         let value = if self.one_in(4) { Value::Tombstone } else { Value::Inline(bytes.into()) };
-        starling::replica::Content { expire_ms: 0, metadata: Bytes::new(), value, ..entry.content().clone() }
+        starling::replica::Content { expire_ms: 0, metadata: Bytes::new(), value }
     }
 
     fn life_of(&mut self, node: NodeId) -> Origin {
