@@ -52,7 +52,7 @@ pub fn draw_with_liar(seed: u64, sabotage: Sabotage) -> Draw {
                 | FaultKind::Wipe
                 | FaultKind::Clone
                 | FaultKind::Leave
-                | FaultKind::Evict
+                | FaultKind::Evict { .. }
                 | FaultKind::DiskFull
                 | FaultKind::Clock { .. }
                 | FaultKind::Leap { .. }
