@@ -303,8 +303,9 @@ impl Entry {
         if self.hash == other.hash {
             return Merge::Same;
         }
-        let conflict =
-            self.register.validate_merge(&other.register).is_err() && !self.content().is_spent_form_of(other.content());
+        let is_conflict = self.register.validate_merge(&other.register).is_err();
+        let was_reissued = self.dot.origin != self.marker().origin || other.dot.origin != other.marker().origin;
+        let conflict = is_conflict && !(was_reissued && self.content().is_spent_form_of(other.content()));
         let won = self.loses_to(&other);
         if won {
             if self.marker() == other.marker() {
