@@ -81,8 +81,8 @@ async fn a_bulk_body_over_the_limit_is_refused_before_it_is_sent() {
     let ns = server.namespace("a").await;
     for (len, status) in [(108_000_001_u64, 413), (u64::MAX / 2, 413)] {
         let request = format!(
-            "PUT {ns}/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nExpect: 100-continue\r\n\
-             Content-Length: {len}\r\n\r\n"
+            "PUT /client/v4/accounts/{ACCOUNT}/storage/kv{ns}/bulk HTTP/1.1\r\nHost: x\r\n\
+             Authorization: Bearer {TOKEN}\r\nExpect: 100-continue\r\nContent-Length: {len}\r\n\r\n"
         );
         let answer = server.raw(request.as_bytes()).await;
         assert_eq!(answer.status, status, "{len}: {}", answer.text());
@@ -96,7 +96,8 @@ async fn four_large_bodies_are_read_at_a_time_and_small_ones_never_wait() {
     let ns = server.namespace("a").await;
     let body = format!("[{}]", " ".repeat(1_100_000));
     let head = format!(
-        "PUT {ns}/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {}\r\n\r\n",
+        "PUT /client/v4/accounts/{ACCOUNT}/storage/kv{ns}/bulk HTTP/1.1\r\nHost: x\r\n\
+         Authorization: Bearer {TOKEN}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     let mut holders = Vec::new();
