@@ -32,6 +32,7 @@ pub mod limits;
 mod memstore;
 mod message;
 mod peer;
+mod plan;
 mod push;
 mod reissue;
 mod repair;

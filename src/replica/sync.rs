@@ -9,25 +9,21 @@
 //! and offers it as already had when it asks the same process again. The sender cuts a session short itself when too much
 //! was written since the snapshot was taken.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
 
 use super::apply::Applied;
-use super::dot::{Dot, NodeId, Origin};
-use super::entry::Record;
+use super::dot::{Dot, NodeId};
 use super::input::LinkId;
-use super::limits::{GAP_PATIENCE, SESSION_IDLE_MAX, SYNC_ANYWAY, SYNC_PERIOD, SYNC_SCAN_MAX, VERSIONS_LEN_MAX};
+use super::limits::{GAP_PATIENCE, SESSION_IDLE_MAX, SYNC_ANYWAY, SYNC_PERIOD, VERSIONS_LEN_MAX};
 use super::message::{Message, SyncChunk, SyncRefusal, SyncRequest};
 use super::peer::Peer;
+use super::plan::Plan;
 use super::store::{Snapshot, Store, StoreError};
 use super::version::{Seen, VersionVector};
 use super::{Mono, Now, Replica, Sabotage};
 
-/// Records read from the snapshot at once.
-const ROWS_PER_READ: usize = 256;
-/// What finding the first of them costs, in rows.
-const ROWS_PER_SEEK: usize = 8;
 /// Chunks sent for one session in one turn.
 const CHUNKS_PER_TURN: usize = 4;
 
@@ -78,8 +74,7 @@ struct Outbound<V> {
     snapshot: Option<V>,
     /// What the store had written when it was taken.
     written: u64,
-    /// Runs of dots still to scan, in order.
-    plan: VecDeque<(Origin, u64, u64)>,
+    plan: Plan,
     sent: u64,
     applied: u64,
     progressed: Mono,
@@ -506,6 +501,7 @@ impl<S: Store> Replica<S> {
                 gaps.into_iter().map(move |(first, last)| (origin, first, last))
             })
             .collect();
+        let plan = Plan(plan);
         self.count("syncs_served");
         let versions = versions.trimmed(VERSIONS_LEN_MAX);
         self.send(node, &Message::SyncStart { session, versions, full });
@@ -539,7 +535,7 @@ impl<S: Store> Replica<S> {
             if out.sent - out.applied >= self.config.bounds.sync_window {
                 return Ok(());
             }
-            let chunk = next_chunk(snapshot, &mut out.plan, self.config.bounds.batch_len)?;
+            let chunk = out.plan.next_chunk(snapshot, self.config.bounds.batch_len)?;
             if let Some((records, upto)) = chunk {
                 out.sent += 1;
                 out.progressed = now.mono;
@@ -552,46 +548,6 @@ impl<S: Store> Replica<S> {
         }
         Ok(())
     }
-}
-
-/// The next records of a plan, and how far that goes, or `None` when there are no more. May be empty, so that a scan over
-/// holes stays short.
-fn next_chunk(
-    snapshot: &impl Snapshot,
-    plan: &mut VecDeque<(Origin, u64, u64)>,
-    batch_len: usize,
-) -> Result<Option<(Vec<Record>, Dot)>, StoreError> {
-    let mut records = Vec::new();
-    let mut upto = None;
-    let (mut bytes, mut scanned_rows) = (0, 0);
-    while bytes < batch_len && scanned_rows < SYNC_SCAN_MAX {
-        let Some((origin, first, last)) = plan.front().copied() else { break };
-        let rows = snapshot.written_by(origin, first, last, ROWS_PER_READ)?;
-        scanned_rows += ROWS_PER_SEEK + rows.len();
-        let is_through = rows.len() < ROWS_PER_READ;
-        let mut scanned = first - 1;
-        let mut cut = false;
-        for (seq, key, entry) in rows {
-            let record = entry.to_record(&key);
-            bytes += record.body.len() + key.as_bytes().len();
-            records.push(record);
-            scanned = seq;
-            if bytes >= batch_len {
-                cut = true;
-                break;
-            }
-        }
-        if is_through && !cut {
-            scanned = last;
-        }
-        upto = Some(origin.dot(scanned));
-        if scanned >= last {
-            plan.pop_front();
-        } else if let Some(run) = plan.front_mut() {
-            run.1 = scanned + 1;
-        }
-    }
-    Ok(upto.map(|upto| (records, upto)))
 }
 
 fn without_intervals(versions: &VersionVector) -> VersionVector {

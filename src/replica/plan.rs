@@ -1,0 +1,58 @@
+//! What a sync session still has to send: runs of dots, looked up in a snapshot a few at a time.
+
+use std::collections::VecDeque;
+
+use super::dot::{Dot, Origin};
+use super::entry::Record;
+use super::limits::SYNC_SCAN_MAX;
+use super::store::{Snapshot, StoreError};
+
+/// Records read from the snapshot at once.
+const ROWS_PER_READ: usize = 256;
+/// What finding the first of them costs, in rows.
+const ROWS_PER_SEEK: usize = 8;
+
+/// Runs of dots still to scan, in order: an origin, with the first and the last of its writes.
+pub(super) struct Plan(pub(super) VecDeque<(Origin, u64, u64)>);
+
+impl Plan {
+    /// The next records, and how far that goes, or `None` when there are no more. May be empty, so that a scan over
+    /// holes stays short.
+    pub(super) fn next_chunk(
+        &mut self,
+        snapshot: &impl Snapshot,
+        batch_len: usize,
+    ) -> Result<Option<(Vec<Record>, Dot)>, StoreError> {
+        let mut records = Vec::new();
+        let mut upto = None;
+        let (mut bytes, mut scanned_rows) = (0, 0);
+        while bytes < batch_len && scanned_rows < SYNC_SCAN_MAX {
+            let Some((origin, first, last)) = self.0.front().copied() else { break };
+            let rows = snapshot.written_by(origin, first, last, ROWS_PER_READ)?;
+            scanned_rows += ROWS_PER_SEEK + rows.len();
+            let is_through = rows.len() < ROWS_PER_READ;
+            let mut scanned = first - 1;
+            let mut cut = false;
+            for (seq, key, entry) in rows {
+                let record = entry.to_record(&key);
+                bytes += record.body.len() + key.as_bytes().len();
+                records.push(record);
+                scanned = seq;
+                if bytes >= batch_len {
+                    cut = true;
+                    break;
+                }
+            }
+            if is_through && !cut {
+                scanned = last;
+            }
+            upto = Some(origin.dot(scanned));
+            if scanned >= last {
+                self.0.pop_front();
+            } else if let Some(run) = self.0.front_mut() {
+                run.1 = scanned + 1;
+            }
+        }
+        Ok(upto.map(|upto| (records, upto)))
+    }
+}
