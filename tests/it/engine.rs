@@ -1,7 +1,7 @@
 //! Workers on the embedded engine: what they find, what they may not do, and that it costs themselves alone.
 #![allow(clippy::disallowed_methods, reason = "watches processes in real time")]
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -218,14 +218,14 @@ fn a_script_with_too_many_visitors_says_so_and_others_are_served() {
     let node = Node::start(&directory.path().join("node"), &["--durability", "os"]);
     let at = workers(&node).expect("an address");
     // Whoever says so stays for a while.
-    let stays = "new URL(request.url).pathname === '/stay' ? await new Promise(done => setTimeout(done, 20000)) : 0";
+    let stays = "new URL(request.url).pathname === '/stay' ? await new Promise(done => setTimeout(done, 90000)) : 0";
     for script in ["busy", "idle"] {
         let code = format!("export default {{ async fetch(request) {{ {stays}; return new Response('{script}') }} }}");
         deploy_code(&node, script, &code, json!({}));
         eventually("it answers", || (get(at, script, "/") == (200, script.into())).then_some(()));
     }
     let request = "GET /stay HTTP/1.1\r\nHost: busy.workers.localhost\r\nConnection: close\r\n\r\n";
-    let mut crowd: Vec<TcpStream> = (0..AT_ONCE)
+    let crowd: Vec<TcpStream> = (0..AT_ONCE)
         .map(|_| {
             let mut stream = TcpStream::connect(at).expect("it listens");
             stream.write_all(request.as_bytes()).expect("sent");
@@ -238,13 +238,6 @@ fn a_script_with_too_many_visitors_says_so_and_others_are_served() {
     });
     assert!(told.contains("1000") || told.contains("1,000"), "{told}");
     assert_eq!(get(at, "idle", "/"), (200, "idle".into()), "another script has its own visitors");
-    let mut answers = [0; 2];
-    for stream in &mut crowd {
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        answers[usize::from(answer.starts_with("HTTP/1.1 503"))] += 1;
-        assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 503"), "{answer}");
-    }
-    assert_eq!(answers.iter().sum::<usize>(), AT_ONCE);
-    assert_eq!(get(at, "busy", "/"), (200, "busy".into()), "those who have left make room");
+    drop(crowd);
+    eventually("those who have left make room", || (get(at, "busy", "/") == (200, "busy".into())).then_some(()));
 }
