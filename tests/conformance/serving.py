@@ -109,6 +109,13 @@ class Load:
         return max(took for all in self.told.values() for _, took in all)
 
 
+# Visitors who ask for it stay for nearly a minute.
+STAYS = """export default { async fetch(request) {
+  if (new URL(request.url).pathname === "/stay") await new Promise((done) => setTimeout(done, 55000));
+  return new Response("gone");
+} }"""
+
+
 def websocket(stream, host, path, more=""):
     """Asks for a WebSocket; what reads its frames."""
     key = base64.b64encode(os.urandom(16)).decode()
@@ -524,6 +531,25 @@ def hostile(report, engine, node, visitor, namespace, foreign, good):
         done = int(said.split()[1])
         assert 0 < done <= 1000 and "Too many API requests" in said, said
         assert visitor.text("evil", "/put?key=k&value=v") == "v", "the next request has its own allowance"
+    # Which engine it is makes no difference: the front counts.
+    if not engine.is_workerd:
+        with case("a script has a thousand visitors at a time, and no one else's place"):
+            upload(node, "crowded", STAYS)
+            until(lambda: visitor.ask("crowded")[0] == 200, 30)
+            crowd = []
+            try:
+                for _ in range(1000):
+                    stream = socket.create_connection(("127.0.0.1", visitor.port), 30)
+                    crowd.append(stream)
+                    stream.sendall(b"GET /stay HTTP/1.1\r\nHost: crowded.workers.localhost\r\n\r\n")
+                until(lambda: visitor.ask("crowded")[0] == 503, 50)
+                assert b"1000 requests" in visitor.ask("crowded")[2]
+                assert visitor.text("good-1", "/name") == "good-1"
+            finally:
+                for stream in crowd:
+                    stream.close()
+            until(lambda: visitor.ask("crowded")[0] == 200, 30)
+            delete(node, "crowded")
     with case("a script that calls itself gets nowhere"):
         assert visitor.text("evil", "/fork").startswith("refused: ")
     with case("neither this machine nor private networks can be reached"):

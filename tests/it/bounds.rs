@@ -85,7 +85,6 @@ const TESTED: &[(&str, &[(&str, &str)])] = &[
         "requests for one Worker at a time",
         &[
             ("src/front/crowd.rs", "a_script_has_so_many_visitors_at_a_time_and_others_have_theirs"),
-            ("tests/it/engine.rs", "a_script_with_too_many_visitors_says_so_and_others_are_served"),
         ],
     ),
     ("QUIC handshakes at a time", &[("src/net/tests/floods.rs", "handshakes_that_nobody_finishes_keep_no_member_out")]),

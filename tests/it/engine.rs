@@ -1,8 +1,6 @@
 //! Workers on the embedded engine: what they find, what they may not do, and that it costs themselves alone.
 #![allow(clippy::disallowed_methods, reason = "watches processes in real time")]
 
-use std::io::Write;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -209,35 +207,4 @@ fn a_visitor_who_moves_reads_their_own_writes() {
     }
     let host = format!("cart.workers.localhost:{}", here.port());
     assert_eq!(visit(here, &host, "starling-bookmark: nonsense\r\n").status, 400);
-}
-
-#[test]
-fn a_script_with_too_many_visitors_says_so_and_others_are_served() {
-    const AT_ONCE: usize = 1_000;
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let node = Node::start(&directory.path().join("node"), &["--durability", "os"]);
-    let at = workers(&node).expect("an address");
-    // Whoever says so stays for a while.
-    let stays = "new URL(request.url).pathname === '/stay' ? await new Promise(done => setTimeout(done, 90000)) : 0";
-    for script in ["busy", "idle"] {
-        let code = format!("export default {{ async fetch(request) {{ {stays}; return new Response('{script}') }} }}");
-        deploy_code(&node, script, &code, json!({}));
-        eventually("it answers", || (get(at, script, "/") == (200, script.into())).then_some(()));
-    }
-    let request = "GET /stay HTTP/1.1\r\nHost: busy.workers.localhost\r\nConnection: close\r\n\r\n";
-    let crowd: Vec<TcpStream> = (0..AT_ONCE)
-        .map(|_| {
-            let mut stream = TcpStream::connect(at).expect("it listens");
-            stream.write_all(request.as_bytes()).expect("sent");
-            stream
-        })
-        .collect();
-    let told = eventually("all of them are inside", || {
-        let (status, text) = get(at, "busy", "/");
-        (status == 503).then_some(text)
-    });
-    assert!(told.contains("1000") || told.contains("1,000"), "{told}");
-    assert_eq!(get(at, "idle", "/"), (200, "idle".into()), "another script has its own visitors");
-    drop(crowd);
-    eventually("those who have left make room", || (get(at, "busy", "/") == (200, "busy".into())).then_some(()));
 }
