@@ -83,9 +83,7 @@ const TESTED: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "requests for one Worker at a time",
-        &[
-            ("src/front/crowd.rs", "a_script_has_so_many_visitors_at_a_time_and_others_have_theirs"),
-        ],
+        &[("src/front/crowd.rs", "a_script_has_so_many_visitors_at_a_time_and_others_have_theirs")],
     ),
     ("QUIC handshakes at a time", &[("src/net/tests/floods.rs", "handshakes_that_nobody_finishes_keep_no_member_out")]),
     (
