@@ -40,7 +40,7 @@ const STREAMS_MAX: u32 = 128;
 /// Size of a request's headers over HTTP/1.1 (with buffered body bytes) and HTTP/2, in bytes.
 const HEADERS_LEN_MAX: usize = 64 * 1024;
 /// How long a client may take for the headers of a request, and how long a connection may be idle.
-pub(crate) const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may read nothing of an answer.
 const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often an HTTP/2 connection is probed, and how long the answer may take.
@@ -52,7 +52,7 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How long requests in flight may take to finish at the end.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, most often for want of file descriptors.
-pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the API stopped other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -129,27 +129,10 @@ pub(crate) async fn serve_with(
     let server = Arc::new(builder());
     let places = Places::new(CONNECTIONS_MAX);
     let renewing = answers.tls().map(|tls| tokio::spawn(async move { tls.keep_current().await }));
-    {
-        let (mut shutdown, mut sweeping) = (pin!(shutdown), pin!(places.sweep(HEADER_READ_TIMEOUT)));
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                never = &mut sweeping => match never {},
-                accepted = accept(&listener, &places) => accepted,
-            };
-            match accepted {
-                Ok((stream, from, place)) => {
-                    place.connected();
-                    tokio::spawn(connect(stream, from, Arc::clone(&server), Arc::clone(&answers), place));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
+    let begin = |(stream, from), place| {
+        tokio::spawn(connect(stream, from, Arc::clone(&server), Arc::clone(&answers), place));
+    };
+    accept_until(shutdown, &places, || accept(&listener, &places), begin).await;
     drop(listener);
     answers.close();
     if let Some(renewing) = renewing {
@@ -160,6 +143,37 @@ pub(crate) async fn serve_with(
     let connections = places.taken();
     // Whoever is left is sent away with the places.
     if drained { Ok(()) } else { Err(ApiError::Undrained { connections }) }
+}
+
+/// Accepts connections until `shutdown` completes, and has each begun once it has its place. Whoever takes one and says
+/// nothing is late after half a minute.
+pub(crate) async fn accept_until<S, A>(
+    shutdown: impl Future<Output = ()>,
+    places: &Places,
+    accept: impl Fn() -> A,
+    begin: impl Fn(S, Arc<Place>),
+) where
+    A: Future<Output = io::Result<(S, Arc<Place>)>>,
+{
+    let (mut shutdown, mut sweeping) = (pin!(shutdown), pin!(places.sweep(HEADER_READ_TIMEOUT)));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut shutdown => return,
+            never = &mut sweeping => match never {},
+            accepted = accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, place)) => {
+                place.connected();
+                begin(stream, place);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
 }
 
 fn builder() -> Builder<TokioExecutor> {
@@ -184,11 +198,11 @@ pub(crate) fn over_http1(keeps_alive: bool) -> Builder<TokioExecutor> {
     builder
 }
 
-async fn accept(listener: &TcpListener, places: &Places) -> io::Result<(TcpStream, SocketAddr, Arc<Place>)> {
+async fn accept(listener: &TcpListener, places: &Places) -> io::Result<((TcpStream, SocketAddr), Arc<Place>)> {
     let place = places.take().await?;
     let (stream, from) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, from, place))
+    Ok(((stream, from), place))
 }
 
 async fn connect(

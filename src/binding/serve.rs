@@ -3,20 +3,19 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::pin::pin;
 use std::sync::Arc;
 
 use hyper::Request;
 use hyper::body::Incoming;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::bulk_get::LARGE_BODIES_MAX;
 use super::{Authorize, Binding, Listener};
-use crate::api::places::Places;
+use crate::api::places::{Place, Places};
 use crate::api::reply::{Reply, ReplyBody};
-use crate::api::serve::{ACCEPT_PAUSE, Answers, DRAIN_TIMEOUT, HEADER_READ_TIMEOUT, connection, over_http1};
+use crate::api::serve::{Answers, DRAIN_TIMEOUT, accept_until, connection, over_http1};
 use crate::kv::Kv;
 
 /// Connections at a time, of a listener for everyone. Further ones wait in its backlog.
@@ -48,41 +47,21 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let binding = Arc::new(Binding { kv, authorize, large_bodies: Semaphore::new(LARGE_BODIES_MAX) });
-    let [keeps, closes] = [true, false].map(|keeps| {
-        let server = over_http1(keeps);
-        // HTTP/2 has no reason phrases.
-        Arc::new(server.http1_only())
-    });
+    // HTTP/2 has no reason phrases.
+    let [keeps, closes] = [true, false].map(|keeps| Arc::new(over_http1(keeps).http1_only()));
     let places = Places::new(connections_max);
-    {
-        let (mut shutdown, mut sweeping) = (pin!(shutdown), pin!(places.sweep(HEADER_READ_TIMEOUT)));
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                never = &mut sweeping => match never {},
-                accepted = async { Ok::<_, io::Error>((places.wait().await?, accept(&listener).await?)) } => accepted,
-            };
+    let begin = |accepted, place: Arc<Place>| {
+        let binding = Arc::clone(&binding);
+        // Where many wait for a place, nobody keeps one for later.
+        let server = Arc::clone(if places.has_plenty() { &keeps } else { &closes });
+        tokio::spawn(async move {
             match accepted {
-                Ok((place, accepted)) => {
-                    let binding = Arc::clone(&binding);
-                    // Where many wait for a place, nobody keeps one for later.
-                    let server = Arc::clone(if places.has_plenty() { &keeps } else { &closes });
-                    place.connected();
-                    tokio::spawn(async move {
-                        match accepted {
-                            Accepted::Tcp(stream) => connection(stream, HERE, &server, binding, &place).await,
-                            Accepted::Unix(stream) => connection(stream, HERE, &server, binding, &place).await,
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection for bindings could not be accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                }
+                Accepted::Tcp(stream) => connection(stream, HERE, &server, binding, &place).await,
+                Accepted::Unix(stream) => connection(stream, HERE, &server, binding, &place).await,
             }
-        }
-    }
+        });
+    };
+    accept_until(shutdown, &places, || accept(&listener, &places), begin).await;
     drop(listener);
     places.drain();
     if timeout(DRAIN_TIMEOUT, places.all_free()).await.is_err() {
@@ -90,13 +69,15 @@ pub(crate) async fn serve(
     }
 }
 
-async fn accept(listener: &Listener) -> io::Result<Accepted> {
-    match listener {
+async fn accept(listener: &Listener, places: &Places) -> io::Result<(Accepted, Arc<Place>)> {
+    let place = places.wait().await?;
+    let accepted = match listener {
         Listener::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            Ok(Accepted::Tcp(stream))
+            Accepted::Tcp(stream)
         }
-        Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
-    }
+        Listener::Unix(listener, _) => Accepted::Unix(listener.accept().await?.0),
+    };
+    Ok((accepted, place))
 }
