@@ -110,6 +110,8 @@ metrics! {
         "Frames or streams of peers that broke the framing.";
     NET_DIALS_FAILED = Counter "starling_net_dials_failed_total" []
         "Dials that led to no connection.";
+    NET_TAIL_PROBES = Counter "starling_net_tail_probes_total" []
+        "Empty datagrams sent after records, so that their loss is noticed sooner: there are none where no packets are lost.";
 
     REQUESTS = Counter "starling_http_requests_total" ["route", "method", "code"]
         "HTTP requests answered, by what was asked for, the method and the status.";

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::api::listen::listen;
 use crate::api::{self, ApiConfig, ApiError, Quotas};
 use crate::banner::{Started, banner};
 use crate::binding::{self, AnyNamespace, Authorize, ListenError, TokenHolder};
@@ -96,20 +96,17 @@ impl ServeError {
 pub async fn run(config: Config, data: DataDir) -> Result<(), ServeError> {
     let stop = shutdown_signal()?;
     // Before anything is joined or written: a taken address should leave no trace.
-    let listener =
-        TcpListener::bind(config.api).await.map_err(|cause| ServeError::Listen { address: config.api, cause })?;
+    let listener = listen(config.api).map_err(|cause| ServeError::Listen { address: config.api, cause })?;
     let api = listener.local_addr().map_err(|cause| ServeError::Listen { address: config.api, cause })?;
     let observers = match config.metrics {
-        Some(address) => {
-            Some(TcpListener::bind(address).await.map_err(|cause| ServeError::ListenMetrics { address, cause })?)
-        }
+        Some(address) => Some(listen(address).map_err(|cause| ServeError::ListenMetrics { address, cause })?),
         None => None,
     };
     let bindings = match &config.bindings {
         Some(at) => Some(binding::Listener::bind(at).await?),
         None => None,
     };
-    let workers_listener = workers::listen(&config, api).await?;
+    let workers_listener = workers::listen_for_workers(&config, api)?;
     let node = Node::start(&config, &data).await?;
     let operator = Operator::new(&node, config.pop.clone(), config.durability);
     let tls = server_tls(&config, api, &node, &data)?;

@@ -4,6 +4,7 @@
 pub mod connection;
 pub mod cuts;
 pub mod link;
+pub mod recovery;
 
 /// Bytes that a packet carries.
 pub const PACKET_LEN: u64 = 1_200;

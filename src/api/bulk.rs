@@ -19,7 +19,7 @@ use super::body::RequestBody;
 use super::error::RequestError;
 use super::key::check_key;
 use super::reply::Reply;
-use super::{envelope, expiry, metadata};
+use super::{envelope, expiry, heavy, metadata};
 use crate::kv::{AccountId, KvError, Put};
 use crate::replica::NamespaceId;
 use crate::replica::limits::VALUE_LEN_MAX;
@@ -28,7 +28,7 @@ use crate::replica::limits::VALUE_LEN_MAX;
 pub(crate) const PAIRS_MAX: usize = 10_000;
 /// Largest bulk body, in bytes: 100 MB of pairs, and the white space of a pretty-printed file.
 const BODY_LEN_MAX: usize = 108_000_000;
-/// Bodies above this wait for one of [`LARGE_BODIES_MAX`] places and are parsed off the event loop, in bytes.
+/// Bodies above this wait for one of [`LARGE_BODIES_MAX`] places, in bytes.
 const SMALL_BODY_LEN_MAX: usize = 1024 * 1024;
 /// Large bodies in memory at a time.
 pub(crate) const LARGE_BODIES_MAX: usize = 4;
@@ -98,22 +98,22 @@ async fn read<'a, T: DeserializeOwned + 'static, I: Send + 'static>(
             .map_err(|error| RequestError::invalid(format!("The body is not a JSON array as expected: {error}.")))?;
         check(items)
     };
-    if body.stated_len().is_some_and(|len| len <= SMALL_BODY_LEN_MAX as u64) {
-        return Ok((parse(body.read(SMALL_BODY_LEN_MAX).await?)?, None));
-    }
-    let place =
-        api.shared.large_bodies.acquire().await.map_err(|_| RequestError::Internal("the places were closed"))?;
-    let text = body.read(BODY_LEN_MAX).await?;
-    let items = tokio::task::spawn_blocking(move || parse(text))
-        .await
-        .map_err(|_| RequestError::Internal("parsing a bulk body panicked"))??;
-    Ok((items, Some(place)))
+    let is_small = body.stated_len().is_some_and(|len| len <= SMALL_BODY_LEN_MAX as u64);
+    let (text, place) = match is_small {
+        true => (body.read(SMALL_BODY_LEN_MAX).await?, None),
+        false => {
+            let place = api.large_body().await?;
+            (body.read(BODY_LEN_MAX).await?, Some(place))
+        }
+    };
+    Ok((heavy::work(text.len(), move || parse(text)).await?, place))
 }
 
 fn puts(items: Items<Pair>, now: u64) -> Result<Vec<(Bytes, Put)>, RequestError> {
     let pairs = items.within_limit("pairs")?;
     let mut puts = Vec::with_capacity(pairs.len());
     for (index, pair) in pairs.into_iter().enumerate() {
+        heavy::give_way(index);
         let key = pair.key.clone();
         puts.push(pair.check(now).map_err(|error| error.in_pair(index, &key))?);
     }
@@ -206,6 +206,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ItemsVisitor<T> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Items<T>, A::Error> {
         let mut kept = Vec::new();
         while kept.len() < PAIRS_MAX {
+            heavy::give_way(kept.len());
             match seq.next_element() {
                 Ok(Some(item)) => kept.push(item),
                 Ok(None) => return Ok(Items { count: kept.len(), kept }),

@@ -12,7 +12,7 @@ use super::body::RequestBody;
 use super::error::RequestError;
 use super::key::check_key;
 use super::reply::Reply;
-use super::{envelope, metadata};
+use super::{envelope, heavy, metadata};
 use crate::kv::{Found, Value};
 use crate::replica::NamespaceId;
 
@@ -72,8 +72,12 @@ pub(crate) enum Shown {
 
 pub(crate) async fn get(api: &Api, ns: NamespaceId, body: &mut RequestBody) -> Result<Reply, RequestError> {
     let text = body.read(BODY_LEN_MAX).await?;
-    let asked: Asked = serde_json::from_slice(&text)
-        .map_err(|error| RequestError::invalid(format!("The body is not JSON with \"keys\": {error}.")))?;
+    let len = text.len();
+    let read = move || {
+        serde_json::from_slice::<Asked>(&text)
+            .map_err(|error| RequestError::invalid(format!("The body is not JSON with \"keys\": {error}.")))
+    };
+    let asked = heavy::work(len, read).await?;
     let form = match asked.r#type.as_deref() {
         Some("base64") => Form::Base64,
         kind => form(kind)?,
@@ -83,8 +87,7 @@ pub(crate) async fn get(api: &Api, ns: NamespaceId, body: &mut RequestBody) -> R
         check_key(key).map_err(|error| error.in_pair(index, key))?;
     }
     // Up to 25 MiB come together here.
-    let _place =
-        api.shared.large_bodies.acquire().await.map_err(|_| RequestError::Internal("the places were closed"))?;
+    let _place = api.large_body().await?;
     let mut left = VALUES_LEN_MAX;
     let mut values = Values::default();
     for key in asked.keys {
@@ -98,7 +101,7 @@ pub(crate) async fn get(api: &Api, ns: NamespaceId, body: &mut RequestBody) -> R
         };
         values.push(key, entry);
     }
-    envelope::result(Answer { values })
+    heavy::work(VALUES_LEN_MAX - left, move || envelope::result(Answer { values })).await
 }
 
 /// How Cloudflare's clients may want values.

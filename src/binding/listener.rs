@@ -10,10 +10,8 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::api::listen::{BACKLOG, listen};
 use crate::config::Bindings;
-
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
 
 /// Why bindings can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +64,7 @@ impl Listener {
     pub(crate) async fn bind(at: &Bindings) -> Result<Self, ListenError> {
         match at {
             Bindings::Loopback(address) => {
-                let listener = TcpListener::bind(address).await;
-                listener.map(Self::Tcp).map_err(|cause| ListenError::Address { address: *address, cause })
+                listen(*address).map(Self::Tcp).map_err(|cause| ListenError::Address { address: *address, cause })
             }
             Bindings::Unix(path) => bind_unix(path),
         }
@@ -90,7 +87,7 @@ fn bind_unix(path: &Path) -> Result<Listener, ListenError> {
     let file = SocketFile { path: path.to_owned(), identity: identity(path) };
     // Before `listen`, nobody can connect: there is no moment at which others could.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    socket.listen(BACKLOG).map_err(failed)?;
+    socket.listen(BACKLOG as i32).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
     let listener = UnixListener::from_std(socket.into()).map_err(failed)?;
     Ok(Listener::Unix(listener, file))

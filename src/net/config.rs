@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::congestion::CubicConfig;
 use quinn::{AckFrequencyConfig, TransportConfig, VarInt};
 
 use super::authority::Authority;
+use super::congestion::FlooredCubic;
 use super::framing::Class;
 use super::identity::Identity;
 use super::issuer::JoinApplicant;
 use super::join_message::JoinRefusal;
+use super::tail;
 use crate::replica::NodeId;
 
 /// Time since the Unix epoch. The network reads no clock of its own for anything but timers.
@@ -121,8 +122,6 @@ impl NetTuning {
     /// Cubic, because quinn marks its BBR as experimental. GSO and MTU discovery stay on, as by default.
     pub(super) fn transport(&self) -> Arc<TransportConfig> {
         let class_window = self.receive_window / Class::ALL.len() as u32;
-        let mut congestion = CubicConfig::default();
-        congestion.initial_window(self.initial_congestion_window);
         // A peer that acknowledges a lone packet after 5 ms, not 25, lets a lost last packet be noticed sooner.
         let mut acks = AckFrequencyConfig::default();
         acks.max_ack_delay(Some(Duration::from_millis(5)));
@@ -139,8 +138,9 @@ impl NetTuning {
             // What QUIC takes from us before the peer has acknowledged it: as much as the peer may take from us.
             .send_window(u64::from(self.receive_window))
             .ack_frequency_config(Some(acks))
-            .congestion_controller_factory(Arc::new(congestion))
-            .datagram_receive_buffer_size(None);
+            .congestion_controller_factory(Arc::new(FlooredCubic::new(self.initial_congestion_window)))
+            .datagram_receive_buffer_size(Some(tail::BUFFER_LEN))
+            .datagram_send_buffer_size(tail::BUFFER_LEN);
         Arc::new(transport)
     }
 }

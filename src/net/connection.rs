@@ -15,6 +15,7 @@ use super::endpoint::Shared;
 use super::event::NetEvent;
 use super::framing::{CLASS_INBOUND_BYTES_MAX, Class, FrameError, FrameReader, HEADER_LEN, put_header};
 use super::mesh::{Admission, Candidate, Inbox, Link};
+use super::tail;
 use crate::replica::NodeId;
 
 /// First byte of the hello stream.
@@ -65,7 +66,7 @@ pub(super) fn is_turned_away(ended: &ConnectionError) -> bool {
 }
 
 /// What ends a link from within.
-enum Fault {
+pub(super) enum Fault {
     /// The peer broke the framing.
     Malformed(String),
     /// The connection is gone; it knows why itself.
@@ -170,6 +171,7 @@ async fn serve(shared: &Arc<Shared>, link: &Arc<Link>, inboxes: [Inbox; 4]) {
     for (class, inbox) in Class::ALL.into_iter().zip(inboxes) {
         tasks.spawn(write_class(Arc::clone(shared), Arc::clone(link), class, inbox));
     }
+    tasks.spawn(tail::probe(Arc::clone(shared), Arc::clone(link)));
     let budgets = Arc::new(Class::ALL.map(|_| Arc::new(Semaphore::new(CLASS_INBOUND_BYTES_MAX))));
     let opened = Arc::new(AtomicU8::new(0));
     loop {
@@ -181,6 +183,8 @@ async fn serve(shared: &Arc<Shared>, link: &Arc<Link>, inboxes: [Inbox; 4]) {
                 }
                 Err(_) => break,
             },
+            // A probe of the peer's tail: that it came is all.
+            probe = connection.read_datagram() => if probe.is_err() { break },
             Some(ended) = tasks.join_next() => match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(Fault::Malformed(reason))) => {
@@ -289,6 +293,9 @@ impl ClassWriter {
         self.stream.write_all_chunks(&mut chunks).await.map_err(|_| Fault::Lost)?;
         let (frames, bytes) = (std::mem::take(&mut self.frames), std::mem::take(&mut self.payload));
         self.shared.counters.sent(self.class, frames, bytes);
+        if self.class == Class::Records {
+            self.link.tail.sent();
+        }
         let event = NetEvent::Sent { node: self.link.node, link: self.link.id, class: self.class, bytes };
         self.shared.events.send(event).await.map_err(|_| Fault::Lost)
     }

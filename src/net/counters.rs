@@ -14,6 +14,8 @@ pub struct NetCounters {
     pub malformed: AtomicU64,
     /// Dial attempts that did not lead to an authenticated connection.
     pub dials_failed: AtomicU64,
+    /// Empty datagrams sent after records on links that lose packets.
+    pub tail_probes: AtomicU64,
 }
 
 /// Frames and their payload bytes (length prefixes excluded) of one class.
@@ -48,6 +50,7 @@ impl NetCounters {
             ("handshakes_refused".to_owned(), load(&self.handshakes_refused)),
             ("malformed_frames".to_owned(), load(&self.malformed)),
             ("dials_failed".to_owned(), load(&self.dials_failed)),
+            ("tail_probes".to_owned(), load(&self.tail_probes)),
         ];
         for class in Class::ALL {
             let (name, traffic) = (format!("{class:?}").to_lowercase(), self.class(class));

@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::connection::CloseCode;
 use super::framing::Class;
+use super::tail::Tail;
 use crate::replica::NodeId;
 
 /// One authenticated connection to a node, from its [`Connected`](super::NetEvent::Connected) to its
@@ -32,6 +33,7 @@ pub(super) struct Link {
     /// Tells the processes that a node id has lived as apart.
     boot: u64,
     outboxes: [Outbox; 4],
+    pub(super) tail: Tail,
     local_reason: OnceLock<String>,
     /// True once `Disconnected` was reported.
     ended: watch::Sender<bool>,
@@ -169,6 +171,7 @@ impl Mesh {
             dialed,
             boot,
             outboxes: [a, b, c, d],
+            tail: Tail::default(),
             local_reason: OnceLock::new(),
             ended: watch::Sender::new(false),
         });

@@ -9,6 +9,7 @@
 mod accept;
 mod authority;
 mod config;
+mod congestion;
 mod connection;
 mod counters;
 mod dialer;
@@ -23,6 +24,7 @@ mod join_message;
 mod keyfile;
 mod mesh;
 mod probe;
+mod tail;
 mod tls;
 mod token;
 

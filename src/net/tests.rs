@@ -4,6 +4,7 @@ mod floods;
 mod joins;
 mod links;
 mod mesh;
+mod tail;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};

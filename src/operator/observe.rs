@@ -158,6 +158,7 @@ impl Operator {
         page.sample(&metrics::NET_REFUSED, &[], counters.handshakes_refused.load(Ordering::Relaxed));
         page.sample(&metrics::NET_MALFORMED, &[], counters.malformed.load(Ordering::Relaxed));
         page.sample(&metrics::NET_DIALS_FAILED, &[], counters.dials_failed.load(Ordering::Relaxed));
+        page.sample(&metrics::NET_TAIL_PROBES, &[], counters.tail_probes.load(Ordering::Relaxed));
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use super::ServeError;
+use crate::api::listen::listen;
 use crate::config::{Config, WorkerEngine, WorkersAt};
 use crate::datadir::DataDir;
 use crate::front::{Front, FrontConfig, Runtime};
@@ -27,21 +28,19 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const SOCKETS: &str = "w";
 
 /// Listens for requests for Workers.
-pub(super) async fn listen(config: &Config, api: SocketAddr) -> Result<Option<TcpListener>, ServeError> {
-    let bind = |address: SocketAddr| async move {
-        TcpListener::bind(address).await.map_err(|cause| ServeError::ListenWorkers { address, cause })
-    };
+pub(super) fn listen_for_workers(config: &Config, api: SocketAddr) -> Result<Option<TcpListener>, ServeError> {
+    let bind = |address: SocketAddr| listen(address).map_err(|cause| ServeError::ListenWorkers { address, cause });
     match config.workers {
         WorkersAt::Nowhere => Ok(None),
-        WorkersAt::Address(address) => bind(address).await.map(Some),
+        WorkersAt::Address(address) => bind(address).map(Some),
         WorkersAt::BesideApi => {
             let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
             // Where the system picks the one port it picks the other one too.
             let port = if config.api.port() == 0 { 0 } else { api.port().checked_add(1).unwrap_or(0) };
-            match bind(SocketAddr::new(loopback, port)).await {
+            match bind(SocketAddr::new(loopback, port)) {
                 Ok(listener) => Ok(Some(listener)),
                 Err(error) => {
-                    let listener = bind(SocketAddr::new(loopback, 0)).await?;
+                    let listener = bind(SocketAddr::new(loopback, 0))?;
                     let instead = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
                     tracing::warn!(%error, instead, "requests for Workers arrive at another port");
                     Ok(Some(listener))

@@ -35,6 +35,8 @@ const DATA_MEMTABLE_BYTES: u64 = 16 * MIB;
 const SEQ_MEMTABLE_BYTES: u64 = 8 * MIB;
 /// Some 60 chunks.
 const BLOB_MEMTABLE_BYTES: u64 = 16 * MIB;
+/// Fraction of a file of chunks that may be garbage when it is compacted.
+const BLOB_GARBAGE_MAX: f32 = 0.5;
 /// A few rows, overwritten at every commit.
 const META_MEMTABLE_BYTES: u64 = 2 * MIB;
 
@@ -176,8 +178,12 @@ fn open_tables(path: &Path) -> Result<Tables, OpenError> {
     let small = |bytes| move || KeyspaceCreateOptions::default().max_memtable_size(bytes);
     // What is sealed does not compress: trying costs time. The keys of `seq` do.
     let sealed = |bytes| move || small(bytes)().data_block_compression_policy(CompressionPolicy::disabled());
-    // Chunks lie beside the tree, or every compaction would copy them.
-    let separation = KvSeparationOptions::default().compression(CompressionType::None);
+    // Chunks lie beside the tree, or every compaction would copy them. A compaction copies what lives in a file of which
+    // half is garbage; by default it would do so for the oldest quarter of such files only, and of three for none.
+    let separation = KvSeparationOptions::default()
+        .compression(CompressionType::None)
+        .staleness_threshold(BLOB_GARBAGE_MAX)
+        .age_cutoff(1.0);
     let apart = || sealed(BLOB_MEMTABLE_BYTES)().with_kv_separation(Some(separation));
     let meta = db.keyspace("meta", small(META_MEMTABLE_BYTES)).map_err(fail)?;
     let data = db.keyspace("data", sealed(DATA_MEMTABLE_BYTES)).map_err(fail)?;

@@ -81,6 +81,7 @@ class Attack:
         self.node, self.rate, self.over, self.done = node, rate, False, 0
         self.port = int(node.url.rsplit(":", 1)[1])
         self.held = []
+        self.namespace = None
         self.thread = threading.Thread(target=self._run)
 
     def begin(self):
@@ -159,18 +160,30 @@ class DeepJson(Attack):
     """with a valid token: JSON nested a hundred thousand deep, and megabytes that are no JSON"""
 
     def act(self):
-        namespace = "0" * 32 if not self.namespace else self.namespace
-        body = b"[" * 100_000 if self.done % 2 else b"x" * 300_000
+        self.put_in_bulk(b"[" * 100_000 if self.done % 2 else b"x" * 300_000)
+
+    def put_in_bulk(self, body):
         self.say(
-            f"PUT /client/v4/accounts/{self.node.account}/storage/kv/namespaces/{namespace}/bulk HTTP/1.1\r\nHost: x\r\n"
+            f"PUT /client/v4/accounts/{self.node.account}/storage/kv/namespaces/{self.namespace}/bulk HTTP/1.1\r\nHost: x\r\n"
             f"Authorization: Bearer {self.node.token}\r\nContent-Type: application/json\r\nConnection: close\r\n"
             f"Content-Length: {len(body)}\r\n\r\n".encode() + body
         )
 
-    namespace = None
+
+class LongJson(DeepJson):
+    """with a valid token: a megabyte of JSON whose last pair is wrong, so that all of it is read for nothing"""
+
+    def __init__(self, node, rate):
+        # Reading that takes milliseconds, and these are not to take a whole processor.
+        super().__init__(node, rate / 10)
+        pairs = [{"key": f"key-{n}", "value": "x" * 60} for n in range(9_000)] + [{"key": "wrong", "value": 1}]
+        self.body = json.dumps(pairs).encode()
+
+    def act(self):
+        self.put_in_bulk(self.body)
 
 
-ATTACKS = [HalfHeaders, WrongTokens, Garbage, GiantHeaders, DeepJson]
+ATTACKS = [HalfHeaders, WrongTokens, Garbage, GiantHeaders, DeepJson, LongJson]
 
 
 def main():
@@ -196,8 +209,7 @@ def main():
         for attack in [attack for attack in ATTACKS if options.only in attack.__doc__]:
             quiet = client.measure(options.secs)
             hostile = attack(node, options.rate)
-            if attack is DeepJson:
-                hostile.namespace = namespace
+            hostile.namespace = namespace
             hostile.begin()
             before, begun, client.failures = hostile.done, time.monotonic(), []
             try:

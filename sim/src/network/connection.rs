@@ -49,6 +49,8 @@ pub struct Way {
     /// When what is parked is tried again, and how long the next wait is.
     pub probing: bool,
     pub probe_us: u64,
+    /// The last probe got through; its acknowledgement is on its way back.
+    pub probed: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,7 +4,8 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use starling::replica::Class;
 
-use super::PACKET_LEN;
+use super::recovery::{Loss, Recovery};
+use super::{PACKET_LEN, PACKET_OVERHEAD};
 use crate::scenario::{Bursts, Links, ppm};
 
 /// What links do, in integers.
@@ -51,6 +52,23 @@ impl Weather {
         let loss_ppm = (self.loss_ppm + ppm(loss)).min(1_000_000);
         Self { loss_ppm, bursts: bursts.map(Burst::of).or_else(|| self.bursts.clone()), ..self.clone() }
     }
+
+    /// The loss of all moments together.
+    fn mean_loss_ppm(&self) -> u64 {
+        let in_bursts_ppm =
+            self.bursts.as_ref().map_or(0, |burst| burst.loss_ppm * burst.bad_us / (burst.good_us + burst.bad_us));
+        (self.loss_ppm + in_bursts_ppm).min(1_000_000)
+    }
+
+    /// Whether an empty packet follows a message of that class, as nodes send one after records where packets are lost.
+    fn has_tail_probes(&self, class: Class) -> bool {
+        class == Class::Records && self.mean_loss_ppm() >= TAIL_PROBES_FROM_PPM
+    }
+
+    /// Its bytes on the wire.
+    pub fn tail_probe_len(&self, class: Class) -> u64 {
+        if self.has_tail_probes(class) { PACKET_OVERHEAD } else { 0 }
+    }
 }
 
 /// Something that sends so many bytes a second, a higher class before a lower one, packet by packet.
@@ -77,6 +95,7 @@ impl Line {
 #[derive(Clone, Debug, Default)]
 pub struct Link {
     line: Line,
+    recovery: Recovery,
     bad: bool,
     turns_us: u64,
 }
@@ -90,15 +109,23 @@ pub enum Fate {
     Arrives(u64, Option<u64>),
 }
 
-/// Most losses of one packet in a row that are drawn; beyond it the connection would long be given up.
-const LOSSES_MAX: u32 = 6;
+/// A message on a link.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub class: Class,
+    /// Bytes on the wire.
+    pub wire: u64,
+}
+
+/// Losses from which on nodes send tail probes, millionths.
+const TAIL_PROBES_FROM_PPM: u64 = 5_000;
 /// Packets of one message whose loss is drawn one by one.
 const PACKETS_DRAWN: u64 = 64;
 
 impl Link {
-    /// Puts `wire` bytes on the link, no earlier than `ready`; when the last of them has left.
-    pub fn depart(&mut self, ready_us: u64, wire: u64, class: Class, weather: &Weather) -> u64 {
-        self.line.depart(ready_us, wire, class, weather.bytes_per_sec)
+    /// Puts a message on the link, no earlier than `ready`; when the last of it has left.
+    pub fn depart(&mut self, ready_us: u64, load: Load, weather: &Weather) -> u64 {
+        self.line.depart(ready_us, load.wire, load.class, weather.bytes_per_sec)
     }
 
     /// When a message on a stream that has left at `left` is complete at the other side, lost packets sent again.
@@ -107,31 +134,31 @@ impl Link {
         &mut self,
         left_us: u64,
         one_way_us: u64,
-        wire: u64,
+        load: Load,
         weather: &Weather,
         lost: &mut u64,
         rng: &mut ChaCha8Rng,
     ) -> u64 {
         let arrives = left_us + one_way_us + jitter(one_way_us, weather, rng);
         let loss_ppm = self.loss_ppm(left_us, weather, rng);
+        let rtt_us = 2 * one_way_us;
+        self.recovery.left(left_us, rtt_us, deviation(rtt_us, weather));
         if loss_ppm == 0 {
             return arrives;
         }
-        let packets = wire.div_ceil(PACKET_LEN).max(1);
-        let mut worst = 0;
-        for _ in 0..packets.min(PACKETS_DRAWN) {
-            let mut losses = 0;
-            while losses < LOSSES_MAX && rng.random_range(0..1_000_000) < loss_ppm {
-                losses += 1;
+        let packets = load.wire.div_ceil(PACKET_LEN).max(1);
+        let has_tail_probe = weather.has_tail_probes(load.class);
+        let mut latest_us = 0;
+        for packet in 1..=packets.min(PACKETS_DRAWN) {
+            if rng.random_range(0..1_000_000) < loss_ppm {
+                let loss =
+                    Loss { rtt_us, loss_ppm: weather.mean_loss_ppm(), is_followed: packet < packets, has_tail_probe };
+                let (delay_us, losses) = self.recovery.delay_us(loss, rng);
+                latest_us = latest_us.max(delay_us);
+                *lost += u64::from(losses);
             }
-            worst = worst.max(losses);
-            *lost += u64::from(losses);
         }
-        // The probe timeout of RFC 9002: smoothed round trip + 4 x its variation + the peer's delay of
-        // acknowledgements. It doubles once; then other packets, of which there are always some, show what is lost.
-        let probe_us = 2 * one_way_us * 9 / 8 + 5_000;
-        let timeouts = if worst == 0 { 0 } else { 2 * u64::from(worst) - 1 };
-        arrives + probe_us * timeouts
+        arrives + latest_us
     }
 
     /// What becomes of a datagram that has left at `left`.
@@ -188,6 +215,11 @@ fn jitter(one_way_us: u64, weather: &Weather, rng: &mut ChaCha8Rng) -> u64 {
     one_way_us * weather.jitter_ppm / 1_000_000 * (draw * draw) / (65_536 * 65_536)
 }
 
+/// How far a round trip with [`jitter`] in both directions is from the mean, on average: 0.17 of the fraction.
+fn deviation(rtt_us: u64, weather: &Weather) -> u64 {
+    rtt_us * weather.jitter_ppm / 1_000_000 * 17 / 100
+}
+
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng;
@@ -199,28 +231,32 @@ mod tests {
         Weather::of(&Links { loss, bursts, jitter: 0.0, ..Links::default() })
     }
 
+    fn load(wire: u64, class: Class) -> Load {
+        Load { class, wire }
+    }
+
     #[test]
     fn bandwidth_queues_and_distance_delays() {
         let (mut link, mut rng) = (Link::default(), ChaCha8Rng::seed_from_u64(1));
         let clear = weather(0.0, None);
         // 25 MB/s: a megabyte takes 40 ms, the next one waits for it.
-        assert_eq!(link.depart(0, 1_000_000, Class::Sync, &clear), 40_000);
-        assert_eq!(link.depart(0, 1_000_000, Class::Sync, &clear), 80_000);
-        assert_eq!(link.depart(0, 25_000, Class::Control, &clear), 1_000, "small and urgent goes first");
-        assert_eq!(link.depart(0, 25_000, Class::Blobs, &clear), 82_000);
+        assert_eq!(link.depart(0, load(1_000_000, Class::Sync), &clear), 40_000);
+        assert_eq!(link.depart(0, load(1_000_000, Class::Sync), &clear), 80_000);
+        assert_eq!(link.depart(0, load(25_000, Class::Control), &clear), 1_000, "small and urgent goes first");
+        assert_eq!(link.depart(0, load(25_000, Class::Blobs), &clear), 82_000);
         let mut lost = 0;
-        assert_eq!(link.deliver(80_000, 50_000, 100, &clear, &mut lost, &mut rng), 130_000);
+        assert_eq!(link.deliver(80_000, 50_000, load(100, Class::Records), &clear, &mut lost, &mut rng), 130_000);
         assert_eq!(lost, 0);
     }
 
     #[test]
-    fn a_lost_packet_costs_a_probe_timeout_and_loss_has_its_rate() {
+    fn a_lost_packet_is_late_and_loss_has_its_rate() {
         let (mut link, mut rng) = (Link::default(), ChaCha8Rng::seed_from_u64(2));
         let lossy = weather(0.05, None);
         let (mut lost, mut late) = (0, 0);
         for _ in 0..20_000 {
-            let arrives = link.deliver(0, 40_000, 500, &lossy, &mut lost, &mut rng);
-            assert!(arrives == 40_000 || arrives >= 40_000 + 95_000, "{arrives}");
+            let arrives = link.deliver(0, 40_000, load(500, Class::Records), &lossy, &mut lost, &mut rng);
+            assert!(arrives == 40_000 || arrives >= 40_000 + 90_000, "{arrives}");
             late += u64::from(arrives > 40_000);
         }
         assert!((900..1_100).contains(&late), "{late}");

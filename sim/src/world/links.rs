@@ -8,13 +8,14 @@ use starling::replica::{Class, Input, Message, NodeId};
 use super::events::Event;
 use super::{Pair, World};
 use crate::network::connection::{Connection, Parcel};
-use crate::network::link::{Fate, Weather};
+use crate::network::link::{Fate, Load, Weather};
+use crate::network::recovery::PROBE_MAX_US;
 use crate::network::wire_len;
 
+/// Each flight of a handshake.
+const HANDSHAKE: Load = Load { class: Class::Control, wire: 1_200 };
 /// A dial that nobody answers is given up after this.
 const DIAL_TIMEOUT_US: u64 = 5_000_000;
-/// Longest wait of a probe: by then the application has sent something that is a probe as well.
-const PROBE_MAX_US: u64 = 1_000_000;
 /// Spreads the dials of many nodes.
 const REDIAL_JITTER_US: u64 = 50_000;
 /// Keep-alives come this often, so a dead way is noticed up to this much later than its last packet.
@@ -93,7 +94,7 @@ impl World {
         let mut at_us = now_us;
         let mut times = [0; 2];
         for (flight, way) in [0, 1, 0].into_iter().enumerate() {
-            at_us = fresh.ways[way].link.deliver(at_us, one_way_us, 1_200, &weather, lost, rng);
+            at_us = fresh.ways[way].link.deliver(at_us, one_way_us, HANDSHAKE, &weather, lost, rng);
             match flight {
                 1 => times[0] = at_us,
                 2 => times[1] = at_us,
@@ -280,11 +281,19 @@ impl World {
             return;
         }
         let (from, to) = (this.hosts[side], this.hosts[1 - side]);
-        if self.cuts.is_cut(from, to) || self.hosts[to].deaf {
+        let is_blocked = self.cuts.is_cut(from, to) || self.hosts[to].deaf;
+        let rtt_us = 2 * self.one_way_us(from, to);
+        let way = &mut self.connections[connection].ways[side];
+        let was_probed = std::mem::replace(&mut way.probed, !is_blocked);
+        if is_blocked {
             self.measure.lost_packets += 1;
             return self.probe_later(connection, side);
         }
-        let way = &mut self.connections[connection].ways[side];
+        if !was_probed {
+            // It carries nothing of what was lost: that goes when it is acknowledged.
+            return self.schedule(self.now_us + rtt_us, Event::Probe { connection, side });
+        }
+        way.probed = false;
         way.probing = false;
         for (parcel, had_been_taken) in way.unpark(self.scenario.transport.stream_window) {
             self.transmit(connection, side, parcel, had_been_taken);
@@ -307,7 +316,8 @@ impl World {
             false => way.admit(class, now_us, wire, 2 * one_way_us, window),
         };
         let up_us = self.hosts[from].uplink.depart(start_us, wire, class, uplink);
-        let left_us = way.link.depart(up_us, wire, class, &weather);
+        let load = Load { class, wire };
+        let left_us = way.link.depart(up_us, load, &weather);
         let receiver = 1 - side;
         if is_datagram {
             match way.link.datagram(now_us, left_us, one_way_us, &weather, &mut self.rng) {
@@ -322,8 +332,9 @@ impl World {
             }
         } else {
             let lost = &mut self.measure.lost_packets;
-            let arrives_us = way.link.deliver(left_us, one_way_us, wire, &weather, lost, &mut self.rng);
+            let arrives_us = way.link.deliver(left_us, one_way_us, load, &weather, lost, &mut self.rng);
             let at_us = way.in_order(class, arrives_us);
+            let wire = wire + weather.tail_probe_len(class);
             self.schedule(at_us, Event::Deliver { connection, side: receiver, class, message, wire });
         }
         if had_been_taken {
