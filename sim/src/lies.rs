@@ -96,6 +96,7 @@ impl Lie {
         matches!(
             self,
             Self::TwoFaces
+                | Self::OddSessions
                 | Self::ForgedWrites
                 | Self::AlteredWrites
                 | Self::WithheldWrites

@@ -87,6 +87,10 @@ impl<S: Store> Replica<S> {
             self.see(entry.dot)?;
             return Ok(Applied::Seen);
         }
+        if self.has_no_room_for(entry.dot) {
+            self.count("untold_writes_dropped");
+            return Ok(Applied::Dropped);
+        }
         if self.is_far_ahead(&entry, now) {
             // Not dropped, or replicas would differ: it may come again.
             self.count("records_far_ahead");
@@ -141,20 +145,6 @@ impl<S: Store> Replica<S> {
         // A dot has one place: that where it came first, or where its writer says.
         let Dot { origin, seq } = entry.dot;
         Ok(source != origin.node && !self.store.snapshot().written_by(origin, seq, seq, 1)?.is_empty())
-    }
-
-    /// Counts a dot as seen, unless it is of a life that this process or a peer lives, who knows best what it has written
-    /// and has not told of it. If it is true, it is told of presently; if not, no version vector should speak of it.
-    pub(super) fn see(&mut self, dot: Dot) -> Result<(), StoreError> {
-        let Dot { origin, seq } = dot;
-        let is_own = self.life.is_some_and(|life| life.origin == origin && seq > life.last);
-        let is_untold = self.peers.contains_key(&origin.node)
-            && self.acquaintances.get(origin.node).is_some_and(|known| known.life == Some(origin) && seq > known.told);
-        if (is_own || is_untold) && self.config.sabotage != Sabotage::TrustClaims {
-            self.count("untold_writes");
-            return Ok(());
-        }
-        self.versions.insert(&mut self.store, dot)
     }
 
     /// Whether an entry lies so far ahead that no clock explains it. The one place where the receiver's clock has a say,

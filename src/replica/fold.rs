@@ -229,7 +229,7 @@ impl Versions {
     }
 
     /// Whether another origin would be one too many.
-    fn is_full_for(&self, origin: Origin) -> bool {
+    pub(super) fn is_full_for(&self, origin: Origin) -> bool {
         self.active.len() >= ORIGINS_MAX && self.active.get(origin).is_none()
     }
 

@@ -6,6 +6,7 @@
 mod image;
 
 use std::collections::VecDeque;
+use std::ops::Bound;
 
 use bytes::Bytes;
 
@@ -160,6 +161,17 @@ impl Store for MemStore {
             recovered.folded = recovered.folded.plus(VersionHash::of(*origin, &Seen::prefix_of(*last)));
         }
         Ok(recovered)
+    }
+
+    fn origins(&self) -> Result<Vec<Origin>, StoreError> {
+        let mut origins = Vec::new();
+        let mut next = self.rows.seq.keys().next().map(|dot| dot.origin);
+        while let Some(origin) = next {
+            origins.push(origin);
+            let after = (Bound::Excluded(origin.dot(u64::MAX)), Bound::Unbounded);
+            next = self.rows.seq.range(after).next().map(|(dot, _)| dot.origin);
+        }
+        Ok(origins)
     }
 
     fn for_each_hash(&self, visit: &mut dyn FnMut(&Key, RecordHash)) -> Result<(), StoreError> {

@@ -45,6 +45,7 @@ mod sweep;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod untold;
 mod verify;
 mod version;
 mod wait;
@@ -176,6 +177,8 @@ pub enum Sabotage {
     TrustMarkers,
     /// Believe what members say of others' writes.
     TrustClaims,
+    /// Send in a session only what origins in the version vector wrote.
+    HideUntold,
 }
 
 /// One node's replica over its store.
@@ -201,6 +204,7 @@ pub struct Replica<S: Store> {
     /// Since it started, this process has had all that some member had.
     caught_up: bool,
     versions: fold::Versions,
+    untold: untold::Untold,
     digest: Digest,
     roster: Roster,
     deleted: BTreeSet<NamespaceId>,
@@ -254,6 +258,8 @@ impl<S: Store> Replica<S> {
         // a timestamp too. A copy of a directory is newer for the same reason.
         let mut clock = Clock::starting_above(recovered.clock_floor.max(config.joined));
         let started = Hello { boot: rng.next_u64(), started: clock.tick(now.wall_ms), heard: Timestamp::default() };
+        let versions = fold::Versions::new(recovered.versions, recovered.folded, config.bounds.intervals_per_origin);
+        let untold = untold::Untold::recover(&store, &versions)?;
         let mut replica = Self {
             started,
             rng,
@@ -269,7 +275,8 @@ impl<S: Store> Replica<S> {
             superseded: false,
             turned_away: false,
             caught_up: false,
-            versions: fold::Versions::new(recovered.versions, recovered.folded, config.bounds.intervals_per_origin),
+            untold,
+            versions,
             digest,
             roster,
             sweep: sweep::Sweep::of(&deleted),

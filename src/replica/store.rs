@@ -64,6 +64,8 @@ pub trait Store {
 
     /// Reads what a restart needs.
     fn recover(&self) -> Result<Recovered, StoreError>;
+    /// Origins whose writes are held, ascending.
+    fn origins(&self) -> Result<Vec<Origin>, StoreError>;
     /// Calls `visit` for every entry, in no particular order.
     fn for_each_hash(&self, visit: &mut dyn FnMut(&Key, RecordHash)) -> Result<(), StoreError>;
 

@@ -492,9 +492,12 @@ impl<S: Store> Replica<S> {
             versions = without_intervals(&versions);
         }
         let nothing = Seen::default();
-        let plan = versions
-            .iter()
-            .flat_map(|(origin, _)| {
+        // In order, for what a session that is cut short has brought.
+        let mut origins = self.untold_origins()?;
+        origins.extend(versions.iter().map(|(origin, _)| origin));
+        let plan = origins
+            .into_iter()
+            .flat_map(|origin| {
                 // To the very end: what this node holds beyond its own bookkeeping (see `Bounds`) may dominate what
                 // its version vector claims.
                 let gaps = have.get(origin).unwrap_or(&nothing).gaps(u64::MAX);

@@ -225,6 +225,25 @@ impl Store for FjallStore {
         Ok(recovered)
     }
 
+    fn origins(&self) -> Result<Vec<Origin>, StoreError> {
+        let mut origins = Vec::new();
+        let mut after = Bound::Unbounded;
+        // From one origin's rows to the next one's, however many there are of each.
+        while let Some(row) = self.tables.seq.range::<Vec<u8>, _>((after, Bound::Unbounded)).next() {
+            let key = row.key().map_err(failed)?;
+            let origin = key.split_at_checked(Origin::LEN).and_then(|(origin, _)| Origin::from_bytes(origin));
+            after = Bound::Excluded(match origin {
+                Some(origin) => rows::dot_key(origin.dot(u64::MAX)).to_vec(),
+                None => {
+                    self.tables.corrupt("seq", &key, "not a dot");
+                    key.to_vec()
+                }
+            });
+            origins.extend(origin);
+        }
+        Ok(origins)
+    }
+
     fn for_each_hash(&self, visit: &mut dyn FnMut(&Key, RecordHash)) -> Result<(), StoreError> {
         // Whole rows are decoded: what `get` calls absent must not be in a digest.
         self.visit((Bound::Unbounded, Bound::Unbounded), &mut |key, entry| {

@@ -1,6 +1,6 @@
 //! Random operations on the store and on ordered maps side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -80,6 +80,8 @@ fn compare(store: &FjallStore, staged: &Model, committed: &Model) {
         assert_eq!(seen, committed.collect::<Vec<_>>());
     }
     let mut hashes = Vec::new();
+    let origins: BTreeSet<Origin> = committed.seq.keys().map(|dot| dot.origin).collect();
+    assert_eq!(store.origins(), Ok(origins.into_iter().collect()));
     store.for_each_hash(&mut |key, hash| hashes.push((key.clone(), hash))).expect("reads");
     assert_eq!(hashes, staged.data.iter().map(|(key, entry)| (key.clone(), entry.hash)).collect::<Vec<_>>());
 
