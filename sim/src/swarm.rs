@@ -109,7 +109,8 @@ pub fn draw(seed: u64, sabotage: Sabotage) -> Draw {
         name: format!("swarm-{seed}"),
         about: "a small world drawn from a seed".into(),
         duration,
-        settle: Span::secs(90),
+        // Where every fifth packet is lost, an exchange takes a second, and bounds this small make for many of them.
+        settle: Span::secs(if links.loss > 0.1 { 300 } else { 90 }),
         places: Places { count: nodes, pops: Vec::new() },
         links,
         nodes: Nodes {

@@ -354,6 +354,11 @@ impl World {
         self.judge.started(host, &self.hosts, now_us);
         self.measure.committed(host, None, &changes, now_us);
         self.watch.committed(host, &changes, now_us);
+        let this = &self.hosts[host];
+        if this.replica.as_ref().is_some_and(|replica| replica.roster().is_evicted(this.node)) {
+            // The program ends when its directory says so: that of a node which has left was copied, or it had been told.
+            self.schedule(now_us, Event::Stop { host });
+        }
         self.introduce(host);
         self.reissue_soon(host);
         self.dial_all(host);

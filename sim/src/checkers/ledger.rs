@@ -93,10 +93,12 @@ impl Ledger {
         }
     }
 
-    /// Whether a node, whoever let it in, and whoever let that one in, still know what they have said.
-    pub fn is_vouched_for(&self, node: NodeId) -> bool {
+    /// Whether a node, whoever let it in, and whoever let that one in, still know what they have said, and are none of
+    /// those who have `departed`.
+    pub fn is_vouched_for(&self, node: NodeId, departed: &BTreeSet<NodeId>) -> bool {
         let chain = std::iter::successors(Some(node), |node| self.introducers.get(node).copied());
-        !chain.take(self.introducers.len() + 1).any(|node| self.forgetful.contains(&node))
+        let is_gone = |node| self.forgetful.contains(&node) || departed.contains(&node);
+        !chain.take(self.introducers.len() + 1).any(is_gone)
     }
 
     /// A write by its dot.

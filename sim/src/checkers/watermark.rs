@@ -1,5 +1,6 @@
 //! A watermark never overstates: everything that anyone committed up to it is here, on disk, whether or not the writer is
-//! known here yet; those excepted who have departed.
+//! known here yet; those excepted who have departed, and whom they let in: nobody waits for what a departed node may have
+//! written, and that may be whom it let in.
 
 use std::collections::BTreeSet;
 
@@ -30,10 +31,7 @@ fn check(scene: &Scene, host: usize) -> Verdict {
         // What a node says of its former lives, and thereby of whom it let in, is too little once its directory was put
         // back or cloned.
         let node = write.dot.origin.node;
-        let is_promised = !scene.liars.hearsay
-            && !scene.liars.is(node)
-            && !departed.contains(&node)
-            && scene.ledger.is_vouched_for(node);
+        let is_promised = !scene.liars.hearsay && !scene.liars.is(node) && scene.ledger.is_vouched_for(node, &departed);
         if is_promised && !scene.ledger.lost.contains(&write.dot) && !scene.holds(image, write) {
             return Err(format!(
                 "host {host} says it has everything up to {watermark:?} on disk, and lacks {} of {:?}, stamped {:?}",

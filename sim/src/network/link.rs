@@ -148,11 +148,13 @@ impl Link {
         }
         let packets = load.wire.div_ceil(PACKET_LEN).max(1);
         let has_tail_probe = weather.has_tail_probes(load.class);
+        let lasts_us = if weather.bursts.is_some() { self.turns_us.saturating_sub(left_us) } else { u64::MAX };
+        let later_ppm = weather.mean_loss_ppm();
         let mut latest_us = 0;
         for packet in 1..=packets.min(PACKETS_DRAWN) {
             if rng.random_range(0..1_000_000) < loss_ppm {
                 let loss =
-                    Loss { rtt_us, loss_ppm: weather.mean_loss_ppm(), is_followed: packet < packets, has_tail_probe };
+                    Loss { rtt_us, loss_ppm, lasts_us, later_ppm, is_followed: packet < packets, has_tail_probe };
                 let (delay_us, losses) = self.recovery.delay_us(loss, rng);
                 latest_us = latest_us.max(delay_us);
                 *lost += u64::from(losses);

@@ -35,8 +35,10 @@ pub struct Recovery {
 pub struct Loss {
     /// There and back, microseconds.
     pub rtt_us: u64,
-    /// How likely later packets are lost, millionths.
+    /// How likely packets are lost now, millionths, for how many microseconds, and then.
     pub loss_ppm: u64,
+    pub lasts_us: u64,
+    pub later_ppm: u64,
     /// Other packets of the same message left right after it.
     pub is_followed: bool,
     /// An empty packet follows if nothing else does within an eighth of a round trip.
@@ -55,10 +57,8 @@ impl Recovery {
 
     /// How much later than at first a packet arrives that was lost once, and how many times it was lost in all.
     pub fn delay_us(&self, loss: Loss, rng: &mut ChaCha8Rng) -> (u64, u32) {
-        let Loss { rtt_us, loss_ppm, is_followed, has_tail_probe } = loss;
+        let Loss { rtt_us, is_followed, has_tail_probe, .. } = loss;
         let mut happens = |ppm: u64| rng.random_range(0..1_000_000) < ppm;
-        // A packet or its acknowledgement.
-        let exchange_ppm = 2 * loss_ppm - loss_ppm * loss_ppm / 1_000_000;
         let probe_us = rtt_us + (4 * self.variation_us.unwrap_or(rtt_us / 2)).max(GRANULARITY_US) + ACK_DELAY_US;
         let pause_us = match (is_followed, has_tail_probe) {
             (true, _) => 0,
@@ -68,6 +68,8 @@ impl Recovery {
         let (mut delay_us, mut losses) = (0, 0);
         while losses < LOSSES_MAX {
             losses += 1;
+            // A packet or its acknowledgement.
+            let exchange_ppm = either(loss.at(delay_us));
             // Of many that follow, one gets through.
             let is_told = is_followed || (pause_us < probe_us && !happens(exchange_ppm));
             delay_us += match is_told {
@@ -82,12 +84,24 @@ impl Recovery {
                     quiet_since_us + wait_us + rtt_us
                 }
             };
-            if !happens(loss_ppm) {
+            if !happens(loss.at(delay_us)) {
                 break;
             }
         }
         (delay_us.min(DELAY_MAX_US), losses)
     }
+}
+
+impl Loss {
+    /// How likely a packet is lost that leaves so much later.
+    fn at(&self, delay_us: u64) -> u64 {
+        if delay_us < self.lasts_us { self.loss_ppm } else { self.later_ppm }
+    }
+}
+
+/// How likely one of two happens that are equally likely.
+fn either(ppm: u64) -> u64 {
+    2 * ppm - ppm * ppm / 1_000_000
 }
 
 #[cfg(test)]
@@ -96,7 +110,14 @@ mod tests {
 
     use super::*;
 
-    const LOSS: Loss = Loss { rtt_us: 100_000, loss_ppm: 1, is_followed: false, has_tail_probe: false };
+    const LOSS: Loss = Loss {
+        rtt_us: 100_000,
+        loss_ppm: 1,
+        lasts_us: u64::MAX,
+        later_ppm: 1,
+        is_followed: false,
+        has_tail_probe: false,
+    };
 
     /// After messages with such a pause between them.
     fn after(pause_us: u64, messages: u64) -> Recovery {
@@ -135,5 +156,9 @@ mod tests {
         assert!((1_900..2_250).contains(&backed_off), "{backed_off}");
         let (delay_us, losses) = recovery.delay_us(Loss { loss_ppm: 1_000_000, ..LOSS }, &mut rng);
         assert_eq!((delay_us, losses), (DELAY_MAX_US, LOSSES_MAX), "a link without mercy");
+        // For as long as it is: sent again after 112.5 and 225 ms, lost, and after 337.5 ms.
+        let burst = Loss { loss_ppm: 1_000_000, lasts_us: 300_000, later_ppm: 1, ..LOSS };
+        let (delay_us, losses) = recovery.delay_us(Loss { is_followed: true, ..burst }, &mut rng);
+        assert_eq!((delay_us, losses), (337_500, 3));
     }
 }

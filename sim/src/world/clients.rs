@@ -247,13 +247,14 @@ impl World {
                 self.judge.found("progress", self.now_us, || why);
             }
             (Client::Must { .. }, Reply::Written { dot, stamp, .. }) => {
-                let request = Request::AwaitAcks { dot, level: AckLevel::All, patience_ms: 3 * PATIENCE_MS };
-                self.ask(host, request, Client::Must { what: "acknowledgement by all within 30 s" });
+                let request =
+                    Request::AwaitAcks { dot, level: AckLevel::All, patience_ms: 3 * PATIENCE_MS * self.hardship() };
+                self.ask(host, request, Client::Must { what: "acknowledgement by all in time" });
                 // Made-up lives that look like this one in a bookmark keep it waiting, see docs/SECURITY.md.
                 let readers = if self.judge.is_misled() { 0 } else { self.hosts.len() };
                 for reader in 0..readers {
-                    let request = await_covered(dot, stamp, 3 * PATIENCE_MS);
-                    self.ask(reader, request, Client::Must { what: "write of another node within 30 s" });
+                    let request = await_covered(dot, stamp, 3 * PATIENCE_MS * self.hardship());
+                    self.ask(reader, request, Client::Must { what: "write of another node in time" });
                 }
             }
             _ => {}
@@ -340,6 +341,11 @@ impl World {
             let key = Roster::key(NamespaceId::EVICTED, node);
             self.ask(operator, Request::Write { key, content: inline(vec![0]) }, Client::Evict { node });
         }
+    }
+
+    /// How many times longer all takes than over good links: where every fifth packet is lost, an exchange takes a second.
+    pub(super) fn hardship(&self) -> u64 {
+        if self.scenario.links.loss > 0.1 { 3 } else { 1 }
     }
 
     /// What must go through once all is well: a write at these hosts, that all acknowledge and can read.

@@ -187,7 +187,7 @@ impl World {
             let witnesses: Vec<usize> = up.iter().copied().step_by(stride).collect();
             self.demand_all_keys(&witnesses);
             self.demand_progress(&witnesses);
-            let deadline_us = self.lived_us() + PROGRESS_US;
+            let deadline_us = self.lived_us() + PROGRESS_US * self.hardship();
             loop {
                 let step_us = self.lived_us() + POLL_US;
                 self.live_until(step_us, options.inspect_us, end_us, "goes on", report);
@@ -198,11 +198,12 @@ impl World {
                 if self.lived_us() >= deadline_us {
                     let owed = self.progress_is_owed();
                     let (differing, now_us) = (self.differences(), self.now_us);
-                    let watermarks = self.watermarks_passed(healed_ms);
+                    let (watermarks, hardship) = (self.watermarks_passed(healed_ms), self.hardship());
                     self.judge.found("progress", now_us, || {
                         format!(
-                            "40 s after all faults: clients still waiting: {owed}; watermarks have passed: \
-                             {watermarks}; {differing}"
+                            "{} s after all faults: clients still waiting: {owed}; watermarks have passed: \
+                             {watermarks}; {differing}",
+                            PROGRESS_US * hardship / 1_000_000
                         )
                     });
                     break;
