@@ -106,7 +106,8 @@ pub const CLOCK_PEERS_MIN: usize = 2;
 
 /// Most nodes a roster may hold.
 pub const ROSTER_MAX: usize = 4096;
-/// Origins whose writes are held while the version vector lacks them, at most. Over it such writes are left to come again.
+/// Origins whose writes are held while the version vector lacks them, at most. Over it a write that its writer has not told
+/// of must come again.
 pub const UNTOLD_ORIGINS_MAX: usize = 4096;
 /// Most former lives that a head names. Of a node with more that are not folded watermarks stand still until they are.
 pub const HEAD_LIVES_MAX: usize = 256;

@@ -51,7 +51,7 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         self.versions.insert(&mut self.store, dot)?;
-        if self.versions.is_full_for(dot.origin) {
+        if self.versions.is_full_for(dot.origin) && self.untold.0.len() < UNTOLD_ORIGINS_MAX {
             self.untold.0.insert(dot.origin);
         }
         Ok(())
@@ -65,10 +65,10 @@ impl<S: Store> Replica<S> {
         (is_own || is_untold) && self.config.sabotage != Sabotage::TrustClaims
     }
 
-    /// Whether a write would not be sent on if it were held: there are too many of its kind.
+    /// Whether a write would not be sent on if it were held: there are too many of its kind. Its writer will tell of it.
     pub(super) fn has_no_room_for(&self, dot: Dot) -> bool {
         let is_one_more = self.untold.0.len() >= UNTOLD_ORIGINS_MAX && !self.untold.0.contains(&dot.origin);
-        is_one_more && (self.versions.is_full_for(dot.origin) || self.is_untold(dot))
+        is_one_more && self.is_untold(dot)
     }
 
     /// Origins that the version vector lacks and of which entries are held.
