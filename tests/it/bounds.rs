@@ -24,6 +24,7 @@ const TESTED: &[(&str, &[(&str, &str)])] = &[
         "connections",
         &[("src/api/places.rs", "whoever_is_idle_for_longest_makes_room_and_nobody_who_is_being_answered")],
     ),
+    ("connections that wait to be accepted", &[("src/api/listen.rs", "a_burst_of_clients_waits_in_line")]),
     (
         "requests at a time on one HTTP/2 connection",
         &[("src/api/tests/wire.rs", "an_http2_connection_has_so_many_requests_at_a_time")],

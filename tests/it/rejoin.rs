@@ -98,6 +98,7 @@ fn who_was_evicted_while_it_ran_needs_a_token_and_may_come_back_twice() {
     let mut e = a.join(&at("e"), &[]);
     connected(&[&a, &e]);
     let shared = a.namespace("shared");
+    agree(&[&a, &e]);
     e.put(&shared, "k", "v");
     agree(&[&a, &e]);
     for _ in 0..2 {

@@ -37,6 +37,8 @@ const LISTED_MAX: usize = 1_000;
 const PREFIX_WRITES: u64 = 500;
 /// Keys that were written once and that a client leaves alone; the oldest beyond are deleted.
 const ONCE_KEPT: usize = 100;
+/// Most of them that are deleted with one write: more than it takes, to make up for those that failed.
+const DELETED_AT_ONCE: usize = 2;
 /// Values live this long, seconds; the API takes 60 at least.
 const LIVES_SECS: std::ops::Range<u64> = 65..90;
 
@@ -322,14 +324,19 @@ impl Client {
 
     /// A value that nobody else writes.
     fn value(&mut self) -> String {
-        self.writes += 1;
-        let value = format!("{}.{}", self.number, self.writes);
         // Enough bytes that journals and tables turn over many times in a quarter of an hour.
         let more = match self.rng.random_range(0..40) {
             0..3 => self.rng.random_range(65_536..300_000),
             3..12 => self.rng.random_range(1_000..20_000),
             _ => self.rng.random_range(0..200),
         };
+        self.value_of(more)
+    }
+
+    /// The same, with so many bytes more than it takes to be one of its kind.
+    fn value_of(&mut self, more: usize) -> String {
+        self.writes += 1;
+        let value = format!("{}.{}", self.number, self.writes);
         short(&format!("{value} {}", "~".repeat(more)))
     }
 
@@ -349,16 +356,19 @@ impl Client {
         self.shared.request(self.number, &self.home, what, acks, None).await
     }
 
-    /// Writes a key that is not written again. When there are many such keys the oldest is deleted: the data stops growing.
+    /// Writes a key that is not written again. When there are many such keys the oldest is deleted, as often as it takes: the
+    /// data stops growing.
     async fn write_once(&mut self) {
         let value = self.value();
         let key = format!("once/{}-{}/{}", self.number, self.writes / PREFIX_WRITES, self.writes);
         self.once.push_back(key.clone());
         self.write(What::Put { key, value, expires_s: None }).await;
-        while self.once.len() > ONCE_KEPT
-            && let Some(key) = self.once.pop_front()
-        {
-            self.write(What::Delete { key }).await;
+        for _ in 0..self.once.len().saturating_sub(ONCE_KEPT).min(DELETED_AT_ONCE) {
+            let Some(key) = self.once.pop_front() else { break };
+            let (answer, _) = self.write(What::Delete { key: key.clone() }).await;
+            if !matches!(answer, Answer::Done { .. }) {
+                self.once.push_back(key);
+            }
         }
     }
 
@@ -381,7 +391,8 @@ impl Client {
         };
         let what = match self.rng.random_range(0..5) {
             0 => What::Delete { key: key.clone() },
-            _ => What::Put { key: key.clone(), value: self.value(), expires_s: None },
+            // A short value: when the disk is lost these keys stay for good.
+            _ => What::Put { key: key.clone(), value: self.value_of(0), expires_s: None },
         };
         let (answer, bookmark) = self.write(what).await;
         if matches!(answer, Answer::Unknown) {
