@@ -5,9 +5,8 @@ use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once};
+use std::sync::Once;
 
-use fjall::compaction::Leveled;
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, KeyspaceCreateOptions, KvSeparationOptions, LsmError};
 
@@ -36,8 +35,6 @@ const DATA_MEMTABLE_BYTES: u64 = 16 * MIB;
 const SEQ_MEMTABLE_BYTES: u64 = 8 * MIB;
 /// Some 60 chunks.
 const BLOB_MEMTABLE_BYTES: u64 = 16 * MIB;
-/// Memtables of chunks that are written out before their tables are compacted.
-const BLOB_TABLES_MAX: u8 = 2;
 /// Fraction of a file of chunks that may be garbage when it is compacted.
 const BLOB_GARBAGE_MAX: f32 = 0.5;
 /// A few rows, overwritten at every commit.
@@ -187,9 +184,7 @@ fn open_tables(path: &Path) -> Result<Tables, OpenError> {
         .compression(CompressionType::None)
         .staleness_threshold(BLOB_GARBAGE_MAX)
         .age_cutoff(1.0);
-    // Their tables hold references only: it costs little to compact them soon, and lets go of garbage.
-    let soon = Arc::new(Leveled::default().with_l0_threshold(BLOB_TABLES_MAX));
-    let apart = || sealed(BLOB_MEMTABLE_BYTES)().with_kv_separation(Some(separation)).compaction_strategy(soon);
+    let apart = || sealed(BLOB_MEMTABLE_BYTES)().with_kv_separation(Some(separation));
     let meta = db.keyspace("meta", small(META_MEMTABLE_BYTES)).map_err(fail)?;
     let data = db.keyspace("data", sealed(DATA_MEMTABLE_BYTES)).map_err(fail)?;
     let seq = db.keyspace("seq", small(SEQ_MEMTABLE_BYTES)).map_err(fail)?;

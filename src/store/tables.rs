@@ -257,7 +257,11 @@ pub(super) fn failed(error: fjall::Error) -> StoreError {
                 .into()
         }
         fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => error.to_string(),
-        fjall::Error::Poisoned => "a write in the background failed; the log says which".into(),
+        fjall::Error::Poisoned => {
+            "a write in the background failed, the log says which: look after the disk; if a file is \
+                                   damaged, move the data directory away and join again"
+                .into()
+        }
         other => format!("{other:?}"),
     })
 }

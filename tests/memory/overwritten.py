@@ -13,7 +13,7 @@ from node import Node
 KEYS = 60
 LENS = [100_000, 300_000, 700_000]
 STEP = 64 << 20
-LIMIT_MIB = 90
+LIMIT_MIB = 112
 
 
 def lie_in(directory):

@@ -30,7 +30,8 @@ pub struct Watch {
     pub looks: Vec<Look>,
 }
 
-/// Medians over all nodes, early and late: of the second quarter and of the last one.
+/// Early and late, over all nodes, in the second quarter and in the last one: medians, and of data directories the
+/// fullest, for a journal grows until it is given up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Flatness {
     /// Memory, MiB.
@@ -66,11 +67,15 @@ impl Watch {
             found.sort_unstable();
             found.get(found.len() / 2).copied().unwrap_or(0)
         };
+        let fullest = |from: u64, to: u64| {
+            let is_within = |look: &&Look| look.at_us * 4 >= end_us * from && look.at_us * 4 <= end_us * to;
+            self.looks.iter().filter(is_within).map(|look| look.disk >> 20).max().unwrap_or(0)
+        };
         let both = |of: &dyn Fn(&Look) -> u64| (median(1, 2, of), median(3, 4, of));
         Flatness {
             memory_mib: both(&|look| look.process.rss >> 20),
             fds: both(&|look| look.process.fds),
-            disk_mib: both(&|look| look.disk >> 20),
+            disk_mib: (fullest(1, 2), fullest(3, 4)),
         }
     }
 
