@@ -39,6 +39,8 @@ const PREFIX_WRITES: u64 = 500;
 const ONCE_KEPT: usize = 100;
 /// Most of them that are deleted with one write: more than it takes, to make up for those that failed.
 const DELETED_AT_ONCE: usize = 2;
+/// Longest values of keys that may stay behind, bytes.
+const LEFT_BEHIND_LEN_MAX: usize = 200;
 /// Values live this long, seconds; the API takes 60 at least.
 const LIVES_SECS: std::ops::Range<u64> = 65..90;
 
@@ -322,22 +324,17 @@ impl Client {
         (len > 0).then(|| known[self.rng.random_range(from..len)].clone())
     }
 
-    /// A value that nobody else writes.
-    fn value(&mut self) -> String {
+    /// A value that nobody else writes, at most so long.
+    fn value(&mut self, most: usize) -> String {
+        self.writes += 1;
+        let value = format!("{}.{}", self.number, self.writes);
         // Enough bytes that journals and tables turn over many times in a quarter of an hour.
-        let more = match self.rng.random_range(0..40) {
+        let more: usize = match self.rng.random_range(0..40) {
             0..3 => self.rng.random_range(65_536..300_000),
             3..12 => self.rng.random_range(1_000..20_000),
             _ => self.rng.random_range(0..200),
         };
-        self.value_of(more)
-    }
-
-    /// The same, with so many bytes more than it takes to be one of its kind.
-    fn value_of(&mut self, more: usize) -> String {
-        self.writes += 1;
-        let value = format!("{}.{}", self.number, self.writes);
-        short(&format!("{value} {}", "~".repeat(more)))
+        short(&format!("{value} {}", "~".repeat(more.min(most))))
     }
 
     async fn write(&mut self, what: What) -> (Answer, Option<String>) {
@@ -359,7 +356,7 @@ impl Client {
     /// Writes a key that is not written again. When there are many such keys the oldest is deleted, as often as it takes: the
     /// data stops growing.
     async fn write_once(&mut self) {
-        let value = self.value();
+        let value = self.value(usize::MAX);
         let key = format!("once/{}-{}/{}", self.number, self.writes / PREFIX_WRITES, self.writes);
         self.once.push_back(key.clone());
         self.write(What::Put { key, value, expires_s: None }).await;
@@ -391,8 +388,8 @@ impl Client {
         };
         let what = match self.rng.random_range(0..5) {
             0 => What::Delete { key: key.clone() },
-            // A short value: when the disk is lost these keys stay for good.
-            _ => What::Put { key: key.clone(), value: self.value_of(0), expires_s: None },
+            // When the disk is lost these keys stay for good.
+            _ => What::Put { key: key.clone(), value: self.value(LEFT_BEHIND_LEN_MAX), expires_s: None },
         };
         let (answer, bookmark) = self.write(what).await;
         if matches!(answer, Answer::Unknown) {
@@ -415,7 +412,7 @@ impl Client {
         let key = format!("hot/{}", self.rng.random_range(0..HOT_KEYS));
         let what = match self.rng.random_range(0..8) {
             0 => What::Delete { key },
-            _ => What::Put { key, value: self.value(), expires_s: None },
+            _ => What::Put { key, value: self.value(usize::MAX), expires_s: None },
         };
         self.write(what).await;
     }
@@ -424,7 +421,7 @@ impl Client {
         if self.shared.no_expiry.load(Ordering::Relaxed) {
             return;
         }
-        let value = self.value();
+        let value = self.value(usize::MAX);
         let now_s = (self.shared.epoch_ms + self.shared.clock.us() / 1_000) / 1_000;
         let expires_s = Some(now_s + self.rng.random_range(LIVES_SECS));
         let key = format!("ttl/{}/{}", self.number, self.writes);

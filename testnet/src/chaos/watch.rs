@@ -30,8 +30,7 @@ pub struct Watch {
     pub looks: Vec<Look>,
 }
 
-/// Early and late, over all nodes, in the second quarter and in the last one: medians, and of data directories the
-/// fullest, for a journal grows until it is given up.
+/// Medians over all nodes, early and late: of the second quarter and of the last one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Flatness {
     /// Memory, MiB.
@@ -40,6 +39,8 @@ pub struct Flatness {
     pub fds: (u64, u64),
     /// Data directory, MiB.
     pub disk_mib: (u64, u64),
+    /// The fullest data directory of all, MiB: a journal grows until it is given up, so medians go up and down.
+    pub fullest_mib: (u64, u64),
 }
 
 impl Watch {
@@ -75,7 +76,8 @@ impl Watch {
         Flatness {
             memory_mib: both(&|look| look.process.rss >> 20),
             fds: both(&|look| look.process.fds),
-            disk_mib: (fullest(1, 2), fullest(3, 4)),
+            disk_mib: both(&|look| look.disk >> 20),
+            fullest_mib: (fullest(1, 2), fullest(3, 4)),
         }
     }
 

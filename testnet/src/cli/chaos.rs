@@ -168,9 +168,10 @@ fn tell(verdict: &Verdict) {
     eprintln!("keys       {}", verdict.keys);
     let flat = &verdict.flatness;
     eprintln!(
-        "processes  memory {} then {} MiB, file descriptors {} then {} (medians early and late), fullest disk {} then {} MiB",
+        "processes  memory {} then {} MiB, file descriptors {} then {}, disk {} then {} MiB (medians early and late)",
         flat.memory_mib.0, flat.memory_mib.1, flat.fds.0, flat.fds.1, flat.disk_mib.0, flat.disk_mib.1
     );
+    eprintln!("           fullest disk {} then {} MiB", flat.fullest_mib.0, flat.fullest_mib.1);
     if let Some(ms) = verdict.converged_ms {
         eprintln!("equal      {:.1} s after the healing began", ms as f64 / 1e3);
     }
