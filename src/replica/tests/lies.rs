@@ -115,6 +115,36 @@ fn a_forged_write_of_another_is_on_no_version_vector_and_leaves_nobody_different
 }
 
 #[test]
+fn a_write_that_is_not_told_of_is_sent_on_after_a_restart_too_and_there_is_room_for_so_many() {
+    let mut world = calm(3);
+    let writer = NodeId(3);
+    // A life that the version vector lacks, and the writer's own word of it is still on its way.
+    let pass_on = |world: &mut World, number: u64| {
+        let life = Origin { node: writer, incarnation: Incarnation(number) };
+        let replica = world.processes[0].replica.as_mut().expect("it runs");
+        replica.acquaintances.entry(writer).expect("a member").life = Some(life);
+        let stamp = Timestamp::from_ms(world.at(0).wall_ms);
+        let marker = Marker { time: stamp, origin: life };
+        let entry = Entry::new(&user_key(number), life.dot(5), stamp, marker, inline(b"passed on"));
+        tell(world, push(entry.to_record(&user_key(number)), Vec::new()));
+        life
+    };
+    let life = pass_on(&mut world, 1);
+    assert!(read(&world, 0, &user_key(1)).is_some() && !seen(&world, 0, life.dot(5)));
+    let replica = world.processes[0].replica.as_mut().expect("it runs");
+    assert!(replica.versions.active().get(life).is_none(), "or the version vector would do");
+    assert_eq!(replica.untold_origins(), Ok(BTreeSet::from([life])));
+    replica.untold = untold::Untold::recover(&replica.store, &replica.versions).expect("memory does not fail");
+    assert_eq!(replica.untold_origins(), Ok(BTreeSet::from([life])), "found in the store");
+    for number in 2..=UNTOLD_ORIGINS_MAX as u64 + 1 {
+        pass_on(&mut world, number);
+    }
+    assert!(read(&world, 0, &user_key(UNTOLD_ORIGINS_MAX as u64)).is_some());
+    assert_eq!(read(&world, 0, &user_key(UNTOLD_ORIGINS_MAX as u64 + 1)), None, "it must come again");
+    assert_eq!(counter(&world, 0, "untold_writes_dropped"), 1);
+}
+
+#[test]
 fn a_write_that_stands_for_those_of_another_ends_the_link() {
     let mut world = calm(3);
     world.write(2, user_key(1), inline(b"true"));
