@@ -2,7 +2,7 @@
 """What a normal client feels while others attack: starts a node, measures the client's requests in peace, then during each
 attack, and compares the 99th percentiles.
 
-    tests/flood/flood.py STARLING [--secs 8] [--rate 300] [--factor 2] [--floor-ms 5] [--only WORD]
+    tests/flood/flood.py STARLING [--secs 8] [--rate 300] [--factor 2] [--floor-ms 2] [--only WORD]
 
 Attackers and client run on the node's own machine and take its processors too, so attackers are paced: --rate is how
 often each of them acts a second. Exits with 1 if a percentile is more than --factor times that in peace, and over the floor,
@@ -192,7 +192,7 @@ def main():
     parser.add_argument("--secs", type=float, default=8)
     parser.add_argument("--rate", type=float, default=300)
     parser.add_argument("--factor", type=float, default=2)
-    parser.add_argument("--floor-ms", type=float, default=5)
+    parser.add_argument("--floor-ms", type=float, default=2)
     parser.add_argument("--only", metavar="WORD", default="", help="attacks whose description has this word")
     options = parser.parse_args()
     # This process holds both ends' worth of connections; the node raises its own limit.
