@@ -9,11 +9,13 @@ mod page;
 mod workers;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 pub use histogram::Histogram;
+use imbl::OrdMap;
 pub use page::Page;
 pub use workers::{ANSWERED, EngineUsage, WorkerMetrics};
 
@@ -159,16 +161,34 @@ pub struct Metrics(Arc<Measured>);
 #[derive(Default)]
 struct Measured {
     lags: RwLock<BTreeMap<NodeId, Histogram>>,
-    requests: RwLock<BTreeMap<(&'static str, &'static str), Requests>>,
+    requests: ArcSwap<OrdMap<Answer, Arc<Requests>>>,
     alarms: RwLock<BTreeMap<&'static str, u64>>,
     workers: WorkerMetrics,
 }
 
-/// Requests for one thing with one method.
+/// Route, method and status.
+type Answer = (&'static str, &'static str, u16);
+
+/// How many parts there are of what all threads count.
+const STRIPES: usize = 8;
+
+/// Requests that were answered alike. Each thread counts in one part, so that no two wait for a line of their
+/// processors' caches.
 #[derive(Default)]
-struct Requests {
-    durations: Histogram,
-    codes: BTreeMap<u16, AtomicU64>,
+struct Requests([Stripe; STRIPES]);
+
+#[derive(Default)]
+#[repr(align(128))]
+struct Stripe(Histogram);
+
+impl Requests {
+    fn observe(&self, took: Duration) {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local!(static STRIPE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % STRIPES);
+        if let Some(stripe) = self.0.get(STRIPE.with(|stripe| *stripe)) {
+            stripe.0.observe(took);
+        }
+    }
 }
 
 impl Metrics {
@@ -188,19 +208,18 @@ impl Metrics {
 
     /// A request was answered. `route` and `method` come from short lists.
     pub fn answered(&self, route: &'static str, method: &'static str, code: u16, took: Duration) {
-        let all = self.0.requests.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(requests) = all.get(&(route, method))
-            && let Some(count) = requests.codes.get(&code)
-        {
-            requests.durations.observe(took);
-            count.fetch_add(1, Ordering::Relaxed);
-            return;
+        let answer = (route, method, code);
+        if let Some(requests) = self.0.requests.load().get(&answer) {
+            return requests.observe(took);
         }
-        drop(all);
-        let mut all = self.0.requests.write().unwrap_or_else(PoisonError::into_inner);
-        let requests = all.entry((route, method)).or_default();
-        requests.durations.observe(took);
-        requests.codes.entry(code).or_default().fetch_add(1, Ordering::Relaxed);
+        self.0.requests.rcu(|all| {
+            let mut all = OrdMap::clone(all);
+            all.entry(answer).or_default();
+            all
+        });
+        if let Some(requests) = self.0.requests.load().get(&answer) {
+            requests.observe(took);
+        }
     }
 
     /// An alarm was sounded.
@@ -221,11 +240,21 @@ impl Metrics {
         for (origin, lag) in &*self.0.lags.read().unwrap_or_else(PoisonError::into_inner) {
             page.histogram(&CONVERGENCE_LAG, &[&origin.to_string(), &name(*origin)], lag);
         }
-        for ((route, method), requests) in &*self.0.requests.read().unwrap_or_else(PoisonError::into_inner) {
-            page.histogram(&REQUEST_DURATION, &[route, method], &requests.durations);
-            for (code, count) in &requests.codes {
-                page.sample(&REQUESTS, &[route, method, &code.to_string()], count.load(Ordering::Relaxed));
+        let all = self.0.requests.load();
+        let mut durations: BTreeMap<_, Histogram> = BTreeMap::new();
+        for ((route, method, code), requests) in all.iter() {
+            let of_route = durations.entry((route, method)).or_default();
+            let mut count = 0;
+            for Stripe(part) in &requests.0 {
+                // Once: requests are answered meanwhile.
+                let part = part.clone();
+                count += part.count();
+                of_route.absorb(&part);
             }
+            page.sample(&REQUESTS, &[route, method, &code.to_string()], count);
+        }
+        for ((route, method), durations) in &durations {
+            page.histogram(&REQUEST_DURATION, &[route, method], durations);
         }
         self.0.workers.show(page);
     }

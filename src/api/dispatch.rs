@@ -3,7 +3,6 @@
 //! Knows nothing of connections.
 
 use std::convert::Infallible;
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +35,8 @@ use crate::replica::NamespaceId;
 use crate::worker::Workers;
 
 const POP: HeaderName = HeaderName::from_static("starling-pop");
+/// Two numbers and what is between them.
+const REQUEST_ID_LEN_MAX: usize = 2 * 16 + 1;
 const REQUEST_ID: HeaderName = HeaderName::from_static("starling-request-id");
 
 impl Api {
@@ -46,7 +47,7 @@ impl Api {
             operator,
             workers,
             tails: workers::TailGrants::default(),
-            pop: HeaderValue::from_str(config.pop.as_deref().unwrap_or(&config.node)).ok(),
+            pop: header_for_good(config.pop.as_deref().unwrap_or(&config.node)),
             config,
             large_bodies: Semaphore::new(bulk::LARGE_BODIES_MAX),
             meter,
@@ -104,13 +105,13 @@ impl Api {
 
     fn request_id(&self) -> HeaderValue {
         let count = self.shared.requests.fetch_add(1, Ordering::Relaxed);
-        // It fits, and hexadecimal digits are a header value.
-        let mut text = [0; 2 * 16 + 1];
-        let mut rest = &mut text[..];
-        let _ = write!(rest, "{:x}-{count:x}", self.shared.started_secs);
-        let unused = rest.len();
-        let text = text.get(..text.len() - unused).unwrap_or_default();
-        HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("0"))
+        let mut text = [0; REQUEST_ID_LEN_MAX];
+        // From the end: the count, a dash, the start.
+        let mut at = hex_before(&mut text, REQUEST_ID_LEN_MAX, count);
+        at -= 1;
+        text[at] = b'-';
+        at = hex_before(&mut text, at, self.shared.started_secs);
+        HeaderValue::from_bytes(text.get(at..).unwrap_or_default()).unwrap_or(HeaderValue::from_static("0"))
     }
 
     /// A place for a body that is collected in memory, to be held until it is done with.
@@ -376,6 +377,25 @@ impl Api {
                 Ok(reply)
             }
             (Target::Itself, _) => Err(refuse(method, "GET, PUT, DELETE")),
+        }
+    }
+}
+
+/// A header's value that is kept as long as the process: clones of it count no references. `None` if it can't be one.
+fn header_for_good(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(text).ok()?;
+    Some(HeaderValue::from_static(Box::leak(text.into())))
+}
+
+/// Writes a number's hexadecimal digits so that they end before `end`; gives where they begin.
+fn hex_before(text: &mut [u8], end: usize, mut number: u64) -> usize {
+    let mut at = end;
+    loop {
+        at -= 1;
+        text[at] = b"0123456789abcdef"[(number & 15) as usize];
+        number >>= 4;
+        if number == 0 {
+            return at;
         }
     }
 }

@@ -17,7 +17,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
+use imbl::OrdMap;
 use tokio::sync::watch;
 
 pub use cipher::SEALED_OVERHEAD;
@@ -68,14 +70,14 @@ pub struct Keyring {
     life: [u8; 16],
     count: AtomicU64,
     state: RwLock<State>,
-    opening: RwLock<Opening>,
+    opening: ArcSwap<Opening>,
     /// Held while the file is written.
     file: Mutex<()>,
     changes: watch::Sender<u64>,
 }
 
 /// Subkeys by the number of the key and the process that sealed.
-type Opening = BTreeMap<(u64, [u8; 16]), Arc<Cipher>>;
+type Opening = OrdMap<(u64, [u8; 16]), Arc<Cipher>>;
 
 struct State {
     contents: Contents,
@@ -229,7 +231,7 @@ impl Keyring {
             destroyed
         };
         if destroyed {
-            self.opening.write().unwrap_or_else(PoisonError::into_inner).clear();
+            self.opening.store(Arc::default());
         }
         self.save()?;
         self.changes.send_modify(|count| *count += 1);
@@ -277,20 +279,16 @@ impl Keyring {
     pub fn open_sealed(&self, owner: NamespaceId, about: &[u8], sealed: &[u8]) -> Result<Bytes, CipherError> {
         let header = Header::read(sealed).ok_or(CipherError::Damaged)?;
         let place = (header.number, header.life);
-        let ready = self.opening.read().unwrap_or_else(PoisonError::into_inner).get(&place).cloned();
-        let cipher = match ready {
-            Some(cipher) => cipher,
-            None => {
-                let key = self.read(|state| state.contents.of(owner).find(|s| s.number == header.number).cloned());
-                let cipher = Arc::new(Cipher::derive(&key.ok_or(CipherError::NoKey)?.bytes.0, &header.life));
-                let mut opening = self.opening.write().unwrap_or_else(PoisonError::into_inner);
-                if opening.len() >= OPENING_MAX {
-                    opening.clear();
-                }
-                opening.insert(place, Arc::clone(&cipher));
-                cipher
-            }
-        };
+        if let Some(cipher) = self.opening.load().get(&place) {
+            return cipher.open(about, sealed);
+        }
+        let key = self.read(|state| state.contents.of(owner).find(|s| s.number == header.number).cloned());
+        let cipher = Arc::new(Cipher::derive(&key.ok_or(CipherError::NoKey)?.bytes.0, &header.life));
+        self.opening.rcu(|opening| {
+            let mut opening = if opening.len() < OPENING_MAX { Opening::clone(opening) } else { Opening::new() };
+            opening.insert(place, Arc::clone(&cipher));
+            opening
+        });
         cipher.open(about, sealed)
     }
 

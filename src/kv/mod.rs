@@ -70,7 +70,7 @@ struct Inner {
     seal: Arc<dyn Seal>,
     /// Mints namespace and blob ids.
     rng: Mutex<ChaCha12Rng>,
-    token_cache: Cache<TokenId, (Arc<Token>, [u8; 32])>,
+    token_cache: Cache<TokenId, Arc<tokens::Known>>,
     /// When each token's use was last written down here.
     token_uses: Mutex<BTreeMap<TokenId, u64>>,
     namespace_cache: Cache<NamespaceId, (Arc<Namespace>, Dot, Timestamp)>,

@@ -68,32 +68,39 @@ impl Kv {
 
     /// One of an account's namespaces.
     pub fn namespace(&self, account: AccountId, id: NamespaceId) -> Result<Namespace, KvError> {
-        self.cached_namespace(id, Some(account)).map(|namespace| (*namespace).clone())
+        self.cached_namespace(id, Some(account), Namespace::clone)
     }
 
     /// Fails unless the namespace exists and is this account's.
     pub fn check_owner(&self, account: AccountId, id: NamespaceId) -> Result<(), KvError> {
-        self.cached_namespace(id, Some(account)).map(drop)
+        self.cached_namespace(id, Some(account), |_| ())
     }
 
     /// Fails unless the namespace exists, whoever owns it.
     pub(crate) fn check_namespace(&self, id: NamespaceId) -> Result<(), KvError> {
-        self.cached_namespace(id, None).map(drop)
+        self.cached_namespace(id, None, |_| ())
     }
 
-    fn cached_namespace(&self, id: NamespaceId, owner: Option<AccountId>) -> Result<Arc<Namespace>, KvError> {
+    fn cached_namespace<T>(
+        &self,
+        id: NamespaceId,
+        owner: Option<AccountId>,
+        show: impl FnOnce(&Namespace) -> T,
+    ) -> Result<T, KvError> {
         let generation = self.handle().reader().system_generation();
-        let found = self.0.namespace_cache.get_or(generation, id, |id| {
+        let load = |id: &NamespaceId| {
             let (row, dot, stamp) = self.namespace_row(*id)?;
             let namespace = Namespace { id: *id, account: AccountId(row.account), title: row.title };
             Ok::<_, KvError>(Some((Arc::new(namespace), dot, stamp)))
+        };
+        let found = self.0.namespace_cache.get_or(generation, id, load, |(namespace, dot, stamp)| {
+            let is_theirs = owner.is_none_or(|owner| namespace.account == owner);
+            is_theirs.then(|| (show(namespace), *dot, *stamp))
         })?;
-        let is_theirs = |namespace: &Namespace| owner.is_none_or(|owner| namespace.account == owner);
-        let (namespace, dot, stamp) =
-            found.filter(|(namespace, _, _)| is_theirs(namespace)).ok_or(KvError::NamespaceNotFound)?;
+        let (shown, dot, stamp) = found.flatten().ok_or(KvError::NamespaceNotFound)?;
         // What is read in a namespace must not be followed by "no such namespace" elsewhere.
         self.note(dot, stamp);
-        Ok(namespace)
+        Ok(shown)
     }
 
     /// Creates a namespace.

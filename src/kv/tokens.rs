@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -99,6 +100,14 @@ pub struct NewToken {
     pub grants: Grants,
     /// Unix milliseconds from which it is good for nothing; 0 = never.
     pub expires_ms: u64,
+}
+
+/// A token that was used here.
+pub(super) struct Known {
+    token: Arc<Token>,
+    hash: [u8; 32],
+    /// When its use was last written down, or found to be.
+    noted_ms: AtomicU64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -208,20 +217,22 @@ impl Kv {
     pub fn authenticate(&self, secret: &str) -> Option<Arc<Token>> {
         let reader = self.handle().reader();
         let hash = hash(secret);
-        let found = self.0.token_cache.get_or(reader.system_generation(), TokenId::of_hash(&hash), |id| {
-            Ok::<_, KvError>(self.token_row(*id)?.map(|(token, hash)| (Arc::new(token), hash)))
+        let load = |id: &TokenId| {
+            let known = |(token, hash)| Arc::new(Known { token: Arc::new(token), hash, noted_ms: AtomicU64::new(0) });
+            Ok::<_, KvError>(self.token_row(*id)?.map(known))
+        };
+        let found = self.0.token_cache.get_or(reader.system_generation(), TokenId::of_hash(&hash), load, |known| {
+            let Known { token, hash: right, noted_ms } = &**known;
+            let now = self.now_ms();
+            let is_good = bool::from(right.ct_eq(&hash)) && (token.expires_ms == 0 || now < token.expires_ms);
+            if is_good && now >= noted_ms.load(Ordering::Relaxed).saturating_add(USE_NOTED_EVERY_MS) {
+                self.note_use(token.id, now);
+                noted_ms.store(now, Ordering::Relaxed);
+            }
+            is_good.then(|| Arc::clone(token))
         });
         match found {
-            Ok(found) => {
-                let (token, known) = found?;
-                let is_right = bool::from(known.ct_eq(&hash));
-                let now = self.now_ms();
-                let is_good = is_right && (token.expires_ms == 0 || now < token.expires_ms);
-                if is_good {
-                    self.note_use(token.id, now);
-                }
-                is_good.then_some(token)
-            }
+            Ok(found) => found.flatten(),
             Err(error) => {
                 tracing::error!(%error, "tokens can't be read, so every request is turned away");
                 None

@@ -35,6 +35,15 @@ pub struct Histogram {
     sum_us: AtomicU64,
 }
 
+impl Clone for Histogram {
+    fn clone(&self) -> Self {
+        let (buckets, sum_us) = Default::default();
+        let clone = Self { buckets, sum_us };
+        clone.absorb(self);
+        clone
+    }
+}
+
 impl Histogram {
     /// Counts one.
     pub fn observe(&self, took: Duration) {
@@ -44,6 +53,19 @@ impl Histogram {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
         self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// Counts all that `other` has counted.
+    pub fn absorb(&self, other: &Self) {
+        for (to, from) in self.buckets.iter().zip(&other.buckets) {
+            to.fetch_add(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.sum_us.fetch_add(other.sum_us.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// How many it has counted.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }
 
     /// How many lie at or below each bound, then all of them.

@@ -83,10 +83,23 @@ impl FromStr for NamespaceId {
     type Err = InvalidNamespaceId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(InvalidNamespaceId);
+        // For every request: by far faster than parsing a number.
+        let (digits, []) = text.as_bytes().as_chunks::<2>() else { return Err(InvalidNamespaceId) };
+        let digits: &[[u8; 2]; 16] = digits.try_into().map_err(|_| InvalidNamespaceId)?;
+        let mut id = [0; 16];
+        for (byte, [high, low]) in id.iter_mut().zip(digits) {
+            *byte = digit(*high)? << 4 | digit(*low)?;
         }
-        u128::from_str_radix(text, 16).map(|id| Self(id.to_be_bytes())).map_err(|_| InvalidNamespaceId)
+        Ok(Self(id))
+    }
+}
+
+fn digit(character: u8) -> Result<u8, InvalidNamespaceId> {
+    match character {
+        b'0'..=b'9' => Ok(character - b'0'),
+        b'a'..=b'f' => Ok(character - b'a' + 10),
+        b'A'..=b'F' => Ok(character - b'A' + 10),
+        _ => Err(InvalidNamespaceId),
     }
 }
 

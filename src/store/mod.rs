@@ -7,6 +7,7 @@ mod journal;
 mod manifest;
 mod open;
 mod reader;
+mod recent;
 mod rows;
 mod staged;
 mod tables;
@@ -189,9 +190,12 @@ impl FjallStore {
             return if sync { self.tables.db.persist(mode).map_err(failed) } else { Ok(()) };
         }
         self.wait_for_flushes().map_err(failed)?;
+        let disturbed = self.tables.recent.disturb(staged.data.keys());
         let (batch, bytes) = staged.into_batch(&self.tables);
         self.written += bytes;
-        batch.durability(Some(mode)).commit().map_err(failed)
+        batch.durability(Some(mode)).commit().map_err(failed)?;
+        self.tables.recent.settle(disturbed);
+        Ok(())
     }
 }
 
@@ -256,7 +260,8 @@ impl Store for FjallStore {
         if let Some(staged) = self.staged.data.get(key.as_bytes()) {
             return Ok(staged.clone());
         }
-        self.reader().get(key)
+        // What is about to be overwritten is not kept for readers.
+        self.tables.held(key.as_bytes(), self.tables.data.get(key.as_bytes())).map(Held::entry)
     }
 
     fn scan(&self, namespace: NamespaceId, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError> {

@@ -37,7 +37,8 @@ impl Reader {
 
     /// What lies under a key.
     pub fn held(&self, key: &Key) -> Result<Held, StoreError> {
-        self.tables.held(key.as_bytes(), self.tables.data.get(key.as_bytes()))
+        let read = || Ok(self.tables.data.get(key.as_bytes())?.map(Bytes::from));
+        self.tables.held(key.as_bytes(), self.tables.recent.row(key.as_bytes(), read))
     }
 
     /// Entries whose names start with `prefix` and lie after `after`, in byte order, at most `limit`.

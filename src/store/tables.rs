@@ -9,6 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, LsmError};
 
+use super::recent::Recent;
 use super::rows;
 use crate::metrics::Histogram;
 use crate::replica::{Entry, Key, StoreError};
@@ -44,6 +45,8 @@ pub(super) struct Tables {
     pub(super) blob: Keyspace,
     pub(super) meta: Keyspace,
     pub(super) path: PathBuf,
+    /// In front of `data`.
+    pub(super) recent: Recent,
     /// Commits that touched system entries.
     pub(super) system_generation: AtomicU64,
     /// Commits that touched entries of Workers.
@@ -69,6 +72,7 @@ impl Tables {
             blob,
             meta,
             path,
+            recent: Recent::new(),
             system_generation,
             worker_generation,
             fsyncs,
