@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ impl Answers for Front {
         Ok(self.respond(request, from).await)
     }
 
-    fn tls(&self) -> Option<std::sync::Arc<ServerTls>> {
+    fn tls(&self) -> Option<Arc<ServerTls>> {
         self.0.config.tls.clone()
     }
 }
@@ -50,10 +51,11 @@ impl Front {
         let stated = request.uri().authority().map(|authority| authority.as_str().to_owned());
         let host = stated.or_else(|| Some(request.headers().get(HOST)?.to_str().ok()?.to_owned())).unwrap_or_default();
         let is_https = self.0.config.tls.is_some();
-        let found = routes.find(is_https, &normal(&host), request.uri().path()).cloned();
+        let plain = normal(&host);
+        let found = routes.find(is_https, &plain, request.uri().path()).cloned();
         let asks_html = pages::asks_html(request.headers());
         let Some(deployed) = found else {
-            let host = normal(&host);
+            let host = plain;
             return match is_this_machine(name_of(&host)) {
                 true => pages::index(&routes, &host, is_https, asks_html),
                 false => pages::not_found(&host, asks_html),
@@ -79,7 +81,7 @@ impl Front {
     /// Has a script answer.
     async fn run(
         &self,
-        deployed: &Deployed,
+        deployed: &Arc<Deployed>,
         mut request: Request<Incoming>,
         host: &str,
         from: IpAddr,
@@ -87,10 +89,11 @@ impl Front {
         if request.body().size_hint().lower() > BODY_LEN_MAX {
             return Err(Page::body_too_long());
         }
-        let place = self.0.crowd.enter(&deployed.id).ok_or_else(|| Page::too_busy(BUSY_MAX))?;
+        let place = self.0.crowd.enter(deployed).ok_or_else(|| Page::too_busy(BUSY_MAX))?;
         self.wait_for_bookmark(request.headers().get(BOOKMARK)).await?;
         let at = match request.headers().get(VERSION_KEY) {
             Some(key) => fraction(key.as_bytes()),
+            None if deployed.live.versions.len() < 2 => 0.0,
             None => self.draw(),
         };
         let program = deployed.version(at).ok_or_else(|| Page::failed(&EngineError::Unknown, from))?;
@@ -111,7 +114,7 @@ impl Front {
         let client = forward::wants_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let (parts, incoming) = request.into_parts();
         let (body, is_exceeded) = Bounded::new(incoming);
-        let origin = Origin { address: from, is_https: self.0.config.tls.is_some(), pop: self.0.config.pop.as_deref() };
+        let origin = Origin { address: from, is_https: self.0.config.tls.is_some(), cf: &self.0.cf };
         let parts: Parts = parts;
         let asked = forward::request(parts, host, streamed(body), &origin);
         let mut response = match engine.fetch(program, asked).await {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::routes::Deployed;
 use crate::worker::ScriptId;
 
 /// Requests that one script answers at a time; WebSockets count as long as they are open.
@@ -15,29 +16,29 @@ pub(super) struct Crowd(Arc<Mutex<BTreeMap<ScriptId, usize>>>);
 /// A place in it.
 pub(super) struct Busy {
     crowd: Crowd,
-    id: ScriptId,
+    deployed: Arc<Deployed>,
 }
 
 impl Crowd {
     /// A place among the requests that a script answers; `None` if all are taken.
-    pub(super) fn enter(&self, id: &ScriptId) -> Option<Busy> {
+    pub(super) fn enter(&self, deployed: &Arc<Deployed>) -> Option<Busy> {
         let mut scripts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = scripts.entry(id.clone()).or_default();
-        if *count >= BUSY_MAX {
-            return None;
+        match scripts.get_mut(&deployed.id) {
+            Some(count) if *count >= BUSY_MAX => return None,
+            Some(count) => *count += 1,
+            None => drop(scripts.insert(deployed.id.clone(), 1)),
         }
-        *count += 1;
-        Some(Busy { crowd: self.clone(), id: id.clone() })
+        Some(Busy { crowd: self.clone(), deployed: Arc::clone(deployed) })
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
         let mut scripts = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = scripts.get_mut(&self.id) {
+        if let Some(count) = scripts.get_mut(&self.deployed.id) {
             *count -= 1;
             if *count == 0 {
-                scripts.remove(&self.id);
+                scripts.remove(&self.deployed.id);
             }
         }
     }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Uri, Version};
@@ -29,43 +29,66 @@ const OWN: &str = "x-starling-";
 const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("cf-connecting-ip");
 const PROTOCOL: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// What is between two neighbours on the way alone, and never handed on.
+const HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+];
+
 /// Where a request comes from.
 pub(super) struct Origin<'a> {
     pub(super) address: IpAddr,
     pub(super) is_https: bool,
-    pub(super) pop: Option<&'a str>,
+    pub(super) cf: &'a Cf,
+}
+
+/// What scripts see in `request.cf`, as JSON, by the version of HTTP that the client speaks.
+pub(super) struct Cf([(Version, HeaderValue); 3]);
+
+impl Cf {
+    /// For requests that arrive at that PoP.
+    pub(super) fn of(pop: Option<&str>) -> Self {
+        let versions = [(Version::HTTP_11, "HTTP/1.1"), (Version::HTTP_2, "HTTP/2"), (Version::HTTP_10, "HTTP/1.0")];
+        Self(versions.map(|(version, name)| {
+            let cf = json!({ "colo": pop.unwrap_or("DEV"), "httpProtocol": name }).to_string();
+            (version, HeaderValue::try_from(cf).unwrap_or(HeaderValue::from_static("{}")))
+        }))
+    }
+
+    fn spoken(&self, version: Version) -> HeaderValue {
+        let Self([usual, others @ ..]) = self;
+        others.iter().find(|(known, _)| *known == version).unwrap_or(usual).1.clone()
+    }
 }
 
 /// What an engine is asked: over HTTP/1.1, whatever the client speaks.
 pub(super) fn request(parts: Parts, host: &str, body: Streamed, origin: &Origin<'_>) -> Request<Streamed> {
     let is_upgrade = wants_upgrade(&parts.headers);
-    let cf = json!({
-        "colo": origin.pop.unwrap_or("DEV"),
-        "httpProtocol": match parts.version {
-            Version::HTTP_2 => "HTTP/2",
-            Version::HTTP_10 => "HTTP/1.0",
-            _ => "HTTP/1.1",
-        },
-    });
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let path = parts.uri.into_parts().path_and_query.filter(|path| path.as_str().starts_with('/'));
     let mut headers = parts.headers;
     strip_hop(&mut headers, is_upgrade);
     let own: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OWN)).cloned().collect();
     for name in own {
         headers.remove(name);
     }
+    headers.insert(CF, origin.cf.spoken(parts.version));
     let mut insert = |name, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
     };
     insert(HOST, host);
-    insert(CF, &cf.to_string());
     insert(CLIENT_ADDRESS, &origin.address.to_string());
     insert(PROTOCOL, if origin.is_https { "https" } else { "http" });
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
-    *request.uri_mut() = if path.starts_with('/') { path.parse().unwrap_or_default() } else { Uri::from_static("/") };
+    *request.uri_mut() = path.map_or(Uri::from_static("/"), Uri::from);
     *request.headers_mut() = headers;
     request
 }
@@ -96,16 +119,11 @@ fn strip_hop(headers: &mut HeaderMap, is_upgrade: bool) {
         .filter_map(|name| name.trim().parse().ok())
         .filter(|name: &HeaderName| !is_upgrade || name != UPGRADE)
         .collect();
-    for name in named {
+    let is_of_hop = |name: &&HeaderName| HOP.contains(&name.as_str());
+    let known: Vec<HeaderName> = headers.keys().filter(is_of_hop).cloned().collect();
+    for name in named.into_iter().chain(known) {
         headers.remove(name);
     }
-    for name in ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"] {
-        headers.remove(name);
-    }
-    for name in [TE, TRAILER, TRANSFER_ENCODING] {
-        headers.remove(name);
-    }
-    headers.remove(CONNECTION);
     if is_upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     } else {
@@ -195,7 +213,7 @@ mod tests {
             ("accept", "*/*"),
         ]);
         let (parts, ()) = asked.into_parts();
-        let origin = Origin { address: [127, 0, 0, 1].into(), is_https: true, pop: Some("FRA") };
+        let origin = Origin { address: [127, 0, 0, 1].into(), is_https: true, cf: &Cf::of(Some("FRA")) };
         let request = request(parts, "shop.example", streamed(Empty::<Bytes>::new()), &origin);
         assert_eq!(request.uri(), "/a%2Fb?c=d");
         let mut names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();

@@ -31,6 +31,7 @@ use crate::worker::engine::{Engine, Vitals};
 use crate::worker::static_files::{Content, Files};
 use crate::worker::{Program, Workers};
 use crowd::Crowd;
+use forward::Cf;
 use routes::Routes;
 
 /// How long the front waits before it looks again at a catalog that could not be read.
@@ -75,6 +76,7 @@ struct Shared {
     retry: Notify,
     crowd: Crowd,
     draws: Mutex<ChaCha12Rng>,
+    cf: Cf,
 }
 
 impl Front {
@@ -82,8 +84,8 @@ impl Front {
     pub fn new(kv: Kv, workers: Workers, operator: Operator, runtime: Runtime, config: FrontConfig) -> Self {
         let draws = Mutex::new(ChaCha12Rng::from_seed(config.seed));
         let (routes, crowd, retry) = Default::default();
-        let runtime = RwLock::new(runtime);
-        let front = Self(Arc::new(Shared { kv, workers, operator, config, runtime, routes, retry, crowd, draws }));
+        let (runtime, cf) = (RwLock::new(runtime), Cf::of(config.pop.as_deref()));
+        let front = Self(Arc::new(Shared { kv, workers, operator, config, runtime, routes, retry, crowd, draws, cf }));
         let asked = front.downgrade();
         front.0.operator.metrics().workers().ask_engine(move || asked.usage());
         front

@@ -52,6 +52,10 @@ impl WorkerMetrics {
     pub fn answered(&self, script: &str, outcome: &'static str, took: Duration) {
         self.durations.observe(took);
         let mut requests = self.requests.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = requests.get_mut(script).and_then(|outcomes| outcomes.get_mut(outcome)) {
+            *count += 1;
+            return;
+        }
         let name = match requests.contains_key(script) || requests.len() < NAMES_MAX {
             true => script.chars().take(NAME_LEN_MAX).collect(),
             false => OTHERS.to_owned(),

@@ -16,7 +16,7 @@ use quick_cache::{Equivalent, Weighter};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Memory for rows that were read lately, in bytes.
-pub(super) const RECENT_BYTES_MAX: u64 = 32 * 1024 * 1024;
+pub(super) const RECENT_BYTES_MAX: u64 = 48 * 1024 * 1024;
 /// Longest row that is kept: what longer ones cost is not in finding them.
 const ROW_LEN_MAX: usize = 4096;
 /// What a row takes beside its own bytes and those of its key.

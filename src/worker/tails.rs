@@ -49,6 +49,11 @@ impl Tails {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether nobody at this node watches anything.
+    pub fn is_idle(&self) -> bool {
+        self.watched().is_empty()
+    }
+
     /// Whether anyone at this node watches a script: otherwise an event need not even be made.
     pub fn is_watched(&self, script: &ScriptId) -> bool {
         self.watched().contains_key(script)

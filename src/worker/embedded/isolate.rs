@@ -48,7 +48,8 @@ pub(super) enum Asked {
     Fetch {
         method: String,
         url: String,
-        headers: Vec<String>,
+        /// Names and values in turn, each in a line.
+        headers: String,
         source: Option<u32>,
         len: Option<u64>,
         cf: Option<String>,
@@ -114,11 +115,10 @@ struct Meter {
 }
 
 impl Meter {
-    fn begin(&self, left: Duration) -> Duration {
-        let now = cpu_time();
+    /// From `now` on, for as long as is left.
+    fn begin(&self, now: Duration, left: Duration) {
         self.until.store(nanos(now + left), Ordering::Relaxed);
         self.is_exceeded.store(false, Ordering::Relaxed);
-        now
     }
 }
 
@@ -277,7 +277,8 @@ impl Isolate {
         vm.as_ref()
     }
 
-    fn handle(&self, vm: &mut Option<Vm>, event: Event) {
+    /// `now` is this thread's processor time, and is set to that after it.
+    fn handle(&self, vm: &mut Option<Vm>, event: Event, now: &mut Duration) {
         let (Event::Asked(visit, _) | Event::Settled { visit, .. }) = &event;
         let visit = Arc::clone(visit);
         if matches!(event, Event::Settled { .. }) {
@@ -293,10 +294,12 @@ impl Isolate {
         let is_over = visit.is_over();
         *locked(&self.current) = Some(Arc::clone(&visit));
         *locked(&self.computing) = Some((Instant::now(), this_thread()));
-        let began = running.meter.begin(if is_over { REST_CPU_MAX } else { limit.saturating_sub(spent) });
+        let began = *now;
+        running.meter.begin(began, if is_over { REST_CPU_MAX } else { limit.saturating_sub(spent) });
         let mut broken = running.call(event, is_over);
         broken = running.run_jobs().or(broken);
-        visit.cpu_ns.fetch_add(nanos(cpu_time().saturating_sub(began)), Ordering::Relaxed);
+        *now = cpu_time();
+        visit.cpu_ns.fetch_add(nanos(now.saturating_sub(began)), Ordering::Relaxed);
         if running.meter.is_exceeded.load(Ordering::Relaxed) {
             broken = Some(Offence::Cpu);
         }
@@ -304,7 +307,7 @@ impl Isolate {
             let usage = running.runtime.memory_usage();
             // The heap may be empty again by now, but to fill it takes a while.
             let is_full = usize::try_from(usage.malloc_size).unwrap_or(0) > HEAP_LEN_MAX / 4 * 3;
-            match is_full || cpu_time().saturating_sub(began) > FILLING_MIN {
+            match is_full || now.saturating_sub(began) > FILLING_MIN {
                 true => broken = Some(Offence::Memory),
                 false => {
                     visit.fail(EngineError::Threw);
@@ -323,8 +326,9 @@ impl Isolate {
             });
             self.close(&visit);
             // What others wait for may go on, for a moment.
-            running.meter.begin(REST_CPU_MAX);
+            running.meter.begin(*now, REST_CPU_MAX);
             running.run_jobs();
+            *now = cpu_time();
             if running.meter.is_exceeded.load(Ordering::Relaxed) {
                 self.give_up(vm, &EngineError::Lost);
             }
@@ -403,9 +407,10 @@ impl Isolate {
 impl Turn for Isolate {
     fn turn(self: Arc<Self>) -> bool {
         let mut vm = locked(&self.vm);
+        let mut now = cpu_time();
         for _ in 0..EVENTS_MAX {
             match self.event() {
-                Some(event) => self.handle(&mut vm, event),
+                Some(event) => self.handle(&mut vm, event, &mut now),
                 None => {
                     if vm.is_some() && self.is_busy() {
                         self.end_what_hangs();
@@ -454,7 +459,7 @@ impl Vm {
             is_exceeded
         })));
         let context = Context::full(&runtime).map_err(|error| error.to_string())?;
-        meter.begin(START_CPU_MAX);
+        meter.begin(cpu_time(), START_CPU_MAX);
         let started = context.with(|ctx| start(&ctx, isolate).catch(&ctx).map_err(|error| error.to_string()));
         let vm = Self { context, runtime, meter };
         match started {

@@ -103,13 +103,11 @@ impl Embedded {
         &self,
         program: &Arc<Program>,
         hops: usize,
-        event: impl FnOnce() -> Json,
+        event: Option<Json>,
         patience: Duration,
         asked: impl FnOnce(&Visit) -> Asked,
     ) -> Result<Response<Streamed>, EngineError> {
         let isolate = self.shelf.isolate(&program.version, &self.ground)?;
-        let script = ScriptId { account: program.account, script: program.script.clone() };
-        let event = self.ground.tails.is_watched(&script).then(event);
         let (answer, answered) = oneshot::channel();
         let visit = Arc::new(Visit::new(isolate.next_number(), &self.ground.kv, hops, answer, event));
         let asked = asked(&visit);
@@ -124,6 +122,12 @@ impl Embedded {
                 Err(error)
             }
         }
+    }
+
+    /// Whether anyone wants to know what a program does.
+    fn is_watched(&self, program: &Program) -> bool {
+        let script = || ScriptId { account: program.account, script: program.script.clone() };
+        !self.ground.tails.is_idle() && self.ground.tails.is_watched(&script())
     }
 
     async fn answer(
@@ -142,25 +146,19 @@ impl Embedded {
         let host = text(&headers, HOST.as_str()).unwrap_or_default();
         let url = format!("{scheme}://{host}{}", parts.uri.path_and_query().map_or("/", |path| path.as_str()));
         let method = parts.method.as_str().to_owned();
-        let headers_flat = host::flat(&headers);
-        let event = || {
+        let event = self.is_watched(program).then(|| {
             let cf: Json = cf.as_deref().and_then(|cf| serde_json::from_str(cf).ok()).unwrap_or_default();
-            let shown: serde_json::Map<String, Json> =
-                headers_flat.chunks_exact(2).map(|pair| (pair[0].clone(), Json::from(pair[1].clone()))).collect();
+            let shown = headers.iter().map(|(name, value)| {
+                (name.as_str().to_owned(), Json::from(String::from_utf8_lossy(value.as_bytes())))
+            });
+            let shown: serde_json::Map<String, Json> = shown.collect();
             json!({ "request": { "url": url, "method": method, "headers": shown, "cf": cf } })
-        };
+        });
         let hops = hops(&headers);
         self.have(program, hops, event, ANSWER_PATIENCE, |visit| {
             let len = body.size_hint().exact();
             let source = if body.is_end_stream() { None } else { visit.keep(body) };
-            Asked::Fetch {
-                method: method.clone(),
-                url: url.clone(),
-                headers: headers_flat.clone(),
-                source,
-                len,
-                cf: cf.clone(),
-            }
+            Asked::Fetch { method, url, headers: host::lines(&headers), source, len, cf }
         })
         .await
     }
@@ -185,7 +183,7 @@ impl Engine for Embedded {
     }
 
     fn scheduled<'a>(&'a self, program: &'a Arc<Program>, cron: &'a str, due_ms: u64) -> Running<'a, ()> {
-        let event = move || json!({ "cron": cron, "scheduledTime": due_ms });
+        let event = self.is_watched(program).then(|| json!({ "cron": cron, "scheduledTime": due_ms }));
         let asked = move |_: &Visit| Asked::Scheduled { cron: cron.to_owned(), due_ms };
         Box::pin(async move { self.have(program, 0, event, TIMER_PATIENCE, asked).await.map(drop) })
     }

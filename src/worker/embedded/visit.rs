@@ -3,8 +3,8 @@
 //! Knows nothing of JavaScript.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,7 +46,9 @@ pub(super) struct Visit {
     /// Processor time, in nanoseconds.
     pub(super) cpu_ns: AtomicU64,
     /// Whether nothing of it goes on.
-    pub(super) over: watch::Sender<bool>,
+    is_over: AtomicBool,
+    /// Told of that; made when somebody waits.
+    over: OnceLock<watch::Sender<bool>>,
     /// What it waits for.
     pub(super) waiting: AtomicU32,
     pub(super) began: Instant,
@@ -86,7 +88,8 @@ impl Visit {
             kv: kv.session(),
             hops,
             cpu_ns: AtomicU64::new(0),
-            over: watch::channel(false).0,
+            is_over: AtomicBool::new(false),
+            over: OnceLock::new(),
             waiting: AtomicU32::new(0),
             began: Instant::now(),
             kv_operations: AtomicU32::new(0),
@@ -101,7 +104,21 @@ impl Visit {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        *self.over.borrow()
+        self.is_over.load(Ordering::SeqCst)
+    }
+
+    /// Completes when nothing of it goes on any more.
+    pub(super) fn over(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut over = self.over.get_or_init(|| watch::channel(false).0).subscribe();
+        // Either whoever ends it sees that somebody waits, or that it is over is seen here.
+        fence(Ordering::SeqCst);
+        let is_over = self.is_over();
+        async move {
+            if !is_over {
+                // An error means the same: it is gone.
+                let _ = over.wait_for(|over| *over).await;
+            }
+        }
     }
 
     /// Whether it may use KV once more.
@@ -256,8 +273,12 @@ impl Visit {
 
     /// Ends it: nothing of it goes on. What those who watch are told, the first time.
     pub(super) fn close(&self) -> Option<Json> {
-        if self.over.send_replace(true) {
+        if self.is_over.swap(true, Ordering::SeqCst) {
             return None;
+        }
+        fence(Ordering::SeqCst);
+        if let Some(over) = self.over.get() {
+            over.send_replace(true);
         }
         self.fail_if_awaited();
         self.end_stream(false);

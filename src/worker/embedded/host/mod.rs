@@ -9,7 +9,7 @@ mod pattern;
 mod text;
 mod web;
 
-pub(super) use web::flat;
+pub(super) use web::lines;
 
 use std::future::Future;
 use std::sync::atomic::Ordering;
@@ -142,12 +142,12 @@ impl Desk {
         }
         isolate.begin_operation();
         visit.waiting.fetch_add(1, Ordering::AcqRel);
-        let (me, mut over) = (Weak::clone(&self.0), visit.over.subscribe());
+        let (me, over) = (Weak::clone(&self.0), visit.over());
         isolate.ground.crew.handle().spawn(async move {
             let outcome = tokio::select! {
                 outcome = work => outcome,
-                // An error means the same: nobody waits for it any more.
-                _ = over.wait_for(|over| *over) => Ok(Given::Null),
+                // Nobody waits for it any more.
+                () = over => Ok(Given::Null),
             };
             if let Some(isolate) = me.upgrade() {
                 isolate.post(Event::Settled { visit, operation, outcome });
@@ -261,14 +261,21 @@ pub(super) fn object<'js>(ctx: &Ctx<'js>, isolate: &Weak<Isolate>) -> rquickjs::
         "finished",
         Function::new(ctx.clone(), move |ctx: Ctx<'js>, visit: u32| {
             let isolate = at.isolate(&ctx)?;
-            // What a suspect has come to is told after its turn.
-            if let Some(visit) = isolate.visit(visit).filter(|_| !isolate.is_suspect()) {
-                isolate.close(&visit);
+            if let Some(visit) = isolate.visit(visit) {
+                finished(&isolate, &visit);
             }
             rquickjs::Result::Ok(())
         })?,
     )?;
     Ok(host)
+}
+
+/// Nothing is left to be done for a visit.
+fn finished(isolate: &Isolate, visit: &Visit) {
+    // What a suspect has come to is told after its turn.
+    if !isolate.is_suspect() {
+        isolate.close(visit);
+    }
 }
 
 fn tell(isolate: &Isolate, visit: &Visit, name: &str, message: &str, stack: &str) {

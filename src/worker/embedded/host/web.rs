@@ -9,10 +9,11 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
-use rquickjs::{Ctx, Exception, Function, Object, Value};
+use rquickjs::prelude::Rest;
+use rquickjs::{Ctx, Exception, FromJs, Function, Object, Value};
 use tokio::sync::mpsc;
 
-use super::{Desk, Failure, Given, Outcome, Passed, body_of};
+use super::{Desk, Failure, Given, Outcome, Passed, body_of, finished};
 use crate::worker::embedded::visit::{FETCHES_MAX, Visit};
 use crate::worker::engine::{BodyFailure, Streamed, Wrote, streamed};
 use crate::worker::static_files;
@@ -21,10 +22,21 @@ use crate::worker::static_files;
 const HEADERS_MAX: usize = 256;
 const HEADERS_LEN_MAX: usize = 256 * 1024;
 
-/// Headers as the prelude has them: names and values in turn.
-pub(in crate::worker::embedded) fn flat(headers: &HeaderMap) -> Vec<String> {
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    headers.iter().flat_map(|(name, value)| [name.as_str().to_owned(), text(value)]).collect()
+/// The type of a content that is text.
+const TEXT: &str = "text/plain;charset=UTF-8";
+
+/// Headers as the prelude has them: names and values in turn, each in a line.
+pub(in crate::worker::embedded) fn lines(headers: &HeaderMap) -> String {
+    let mut lines = String::with_capacity(32 * 2 * headers.len());
+    for (name, value) in headers {
+        for part in [name.as_str().as_bytes(), value.as_bytes()] {
+            if !lines.is_empty() {
+                lines.push('\n');
+            }
+            lines.push_str(&String::from_utf8_lossy(part));
+        }
+    }
+    lines
 }
 
 pub(super) fn header_map(flat: &[String]) -> Result<HeaderMap, String> {
@@ -103,7 +115,7 @@ pub(super) fn shown(visit: &Visit, response: Response<Streamed>) -> Outcome {
     Ok(Given::List(vec![
         Given::Number(f64::from(parts.status.as_u16())),
         Given::Text(reason),
-        Given::List(flat(&parts.headers).into_iter().map(Given::Text).collect()),
+        Given::Text(lines(&parts.headers)),
         source,
         len.map_or(Given::Null, |len| Given::Number(len as f64)),
     ]))
@@ -111,43 +123,64 @@ pub(super) fn shown(visit: &Visit, response: Response<Streamed>) -> Outcome {
 
 pub(super) fn add<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &Desk) -> rquickjs::Result<()> {
     let at = desk.clone();
+    // A body is text, bytes, nothing, or a stream: a list of its number, if it is the node's, and its length. At the end
+    // come fields, if there are any but the content's type, and the reason, if there is one.
     let respond = move |ctx: Ctx<'js>,
                         visit: u32,
+                        is_last: bool,
                         status: u16,
-                        reason: String,
-                        flat: Vec<String>,
                         body: Value<'js>,
-                        rest: Vec<Value<'js>>| {
-        let Some(visit) = at.isolate(&ctx)?.visit(visit) else { return Ok(()) };
+                        content_type: Option<String>,
+                        rest: Rest<Value<'js>>| {
+        let isolate = at.isolate(&ctx)?;
+        let Some(visit) = isolate.visit(visit) else { return Ok(()) };
         let refuse = |why: &str| Exception::throw_type(&ctx, why);
-        let mut headers = header_map(&flat).map_err(|why| refuse(&why))?;
-        strip(&mut headers);
-        let content_type = rest.first().and_then(|value| value.as_string()).and_then(|text| text.to_string().ok());
-        if let Some(content_type) = content_type.and_then(|text| HeaderValue::try_from(text).ok()) {
-            headers.entry(CONTENT_TYPE).or_insert(content_type);
+        let given = |index: usize| rest.get(index).filter(|value| !value.is_undefined()).cloned();
+        let mut headers = match given(0) {
+            Some(flat) => header_map(&Vec::from_js(&ctx, flat)?).map_err(|why| refuse(&why))?,
+            None => HeaderMap::new(),
+        };
+        if !headers.is_empty() {
+            strip(&mut headers);
+            // It follows from the body.
+            headers.remove(CONTENT_LENGTH);
         }
-        // It follows from the body.
-        headers.remove(CONTENT_LENGTH);
-        let len = rest.get(1).and_then(Value::as_number).filter(|len| *len >= 0.0).map(|len| len as u64);
-        let body = if let Some(number) = number_of(&body) {
-            handed_on(&visit, number).ok_or_else(|| refuse("the stream of the body was read elsewhere"))?
-        } else if body.as_bool() == Some(true) {
-            let (out, chunks) = mpsc::channel(1);
-            visit.streams_to(out);
-            streamed(Sent { chunks, len })
+        if let Some(content_type) = content_type {
+            let content_type = match &*content_type {
+                TEXT => HeaderValue::from_static(TEXT),
+                _ => HeaderValue::try_from(content_type).map_err(|_| refuse("Invalid header value."))?,
+            };
+            headers.insert(CONTENT_TYPE, content_type);
+        }
+        let body = if let Some(stream) = body.as_array() {
+            let len = stream.get::<Option<f64>>(1)?.filter(|len| *len >= 0.0).map(|len| len as u64);
+            match stream.get::<Option<u32>>(0)? {
+                Some(number) => {
+                    handed_on(&visit, number).ok_or_else(|| refuse("the stream of the body was read elsewhere"))?
+                }
+                None => {
+                    let (out, chunks) = mpsc::channel(1);
+                    visit.streams_to(out);
+                    streamed(Sent { chunks, len })
+                }
+            }
         } else {
             body_of(&body).map_or_else(|| streamed(Empty::<Bytes>::new()), whole)
         };
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::from_u16(status).map_err(|_| refuse("there is no such status"))?;
         *response.headers_mut() = headers;
-        if let Some(reason) = (!reason.is_empty()).then(|| ReasonPhrase::try_from(reason).ok()).flatten() {
+        let reason = given(1).map(|reason| String::from_js(&ctx, reason)).transpose()?.filter(|text| !text.is_empty());
+        if let Some(reason) = reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
             response.extensions_mut().insert(reason);
         }
         if visit.kv.last_write().is_some() {
             response.extensions_mut().insert(Wrote(visit.kv.clone()));
         }
         visit.respond(response);
+        if is_last {
+            finished(&isolate, &visit);
+        }
         rquickjs::Result::Ok(())
     };
     host.set("respond", Function::new(ctx.clone(), respond)?)?;

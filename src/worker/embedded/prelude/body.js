@@ -9,7 +9,7 @@ import { URL, URLSearchParams } from "starling:url";
 /** What can be a body, as text, bytes or a stream, with the content type that goes with it. */
 function given(body) {
   if (body === null || body === undefined) return { content: null };
-  if (typeof body === "string") return { content: text(body), type: "text/plain;charset=UTF-8" };
+  if (typeof body === "string") return { content: text(body), type: TEXT };
   if (body instanceof ReadableStream) {
     if (body.locked || inner(body).disturbed) throw new TypeError("This ReadableStream is disturbed (has already been read from), and cannot be used as a body.");
     return { content: body };
@@ -23,7 +23,7 @@ function given(body) {
     return { content: bytes, type };
   }
   if (typeof body[Symbol.asyncIterator] === "function") return { content: ReadableStream.from(body) };
-  return { content: text(body), type: "text/plain;charset=UTF-8" };
+  return { content: text(body), type: TEXT };
 }
 
 export async function drain(stream, most = Infinity) {
@@ -47,52 +47,53 @@ export async function drain(stream, most = Infinity) {
 const decode = (bytes) => host.decode("utf-8", bytes, false, false);
 
 const ONLY_HERE = Symbol("made by the platform");
+const TEXT = "text/plain;charset=UTF-8";
 let put, content, take, split, asked, signalOf, got, send;
 
+// Each field that an object has costs time when one is made: few in the classes, and the others in `#own` once they are
+// needed.
 class Body {
-  // Text, bytes, a stream, or null.
-  #content = null; #stream = null; #used = false;
+  // Text, bytes, a stream, or null. A stream once somebody has asked for one.
+  #content; #used = false;
+  constructor(content) { this.#content = content; }
   static {
     put = (body, content) => { body.#content = content; };
-    content = (body) => body.#stream ?? body.#content;
+    content = (body) => body.#content;
     take = (body) => {
-      if (body.bodyUsed) throw new TypeError("Body has already been used. It can only be used once. Use tee() first if you need to read it twice.");
-      if (body.#stream?.locked) throw new TypeError("This ReadableStream is currently locked to a reader.");
-      body.#used = body.#content !== null;
-      return body.#stream ?? body.#content;
+      const content = body.#content;
+      if (content === null) return null;
+      const isStream = typeof content === "object" && content instanceof ReadableStream;
+      if (body.#used || isStream && inner(content).disturbed) throw new TypeError("Body has already been used. It can only be used once. Use tee() first if you need to read it twice.");
+      if (isStream && content.locked) throw new TypeError("This ReadableStream is currently locked to a reader.");
+      body.#used = true;
+      return content;
     };
     split = (body) => {
-      if (body.bodyUsed || body.#stream?.locked) throw new TypeError("Response body object should not be disturbed or locked");
-      const content = body.#stream ?? body.#content;
-      if (!(content instanceof ReadableStream)) return content;
+      const content = body.#content, isStream = content instanceof ReadableStream;
+      if (body.bodyUsed || isStream && content.locked) throw new TypeError("Response body object should not be disturbed or locked");
+      if (!isStream) return content;
       const [mine, other] = content.tee();
-      [body.#content, body.#stream] = [mine, mine];
+      body.#content = mine;
       return other;
     };
   }
   get body() {
-    if (this.#content === null) return null;
-    if (!this.#stream) {
-      const { content } = this.#content instanceof ReadableStream ? { content: this.#content } : {};
-      if (content) this.#stream = content;
-      else {
-        const bytes = typeof this.#content === "string" ? host.encode(this.#content) : this.#content;
-        this.#stream = new ReadableStream({
-          type: "bytes",
-          start(controller) {
-            if (bytes.byteLength > 0) controller.enqueue(bytes);
-            controller.close();
-          },
-        });
-        inner(this.#stream).length = bytes.byteLength;
-        if (this.#used) inner(this.#stream).disturbed = true;
-      }
-    }
-    return this.#stream;
+    const content = this.#content;
+    if (content === null || content instanceof ReadableStream) return content;
+    const bytes = typeof content === "string" ? host.encode(content) : content;
+    const stream = new ReadableStream({
+      type: "bytes",
+      start(controller) {
+        if (bytes.byteLength > 0) controller.enqueue(bytes);
+        controller.close();
+      },
+    });
+    inner(stream).length = bytes.byteLength;
+    if (this.#used) inner(stream).disturbed = true;
+    return this.#content = stream;
   }
   get bodyUsed() {
-    const stream = this.#stream ?? (this.#content instanceof ReadableStream ? this.#content : null);
-    return this.#used || (stream !== null && inner(stream).disturbed);
+    return this.#used || this.#content instanceof ReadableStream && inner(this.#content).disturbed;
   }
   async bytes() {
     const content = take(this);
@@ -129,40 +130,42 @@ const METHODS = new Set(("GET HEAD POST PUT DELETE PATCH PURGE OPTIONS TRACE COP
   "REPORT MKACTIVITY CHECKOUT MERGE MSEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE QUERY").split(" "));
 
 export class Request extends Body {
-  #method = "GET"; #url = ""; #headers = null; #flat = null; #redirect = "follow"; #signal = undefined; #cf = undefined;
-  #cfText = undefined;
+  #own;
   constructor(input, init = {}) {
-    super();
-    if (input === ONLY_HERE) return;
+    super(null);
+    if (input === ONLY_HERE) {
+      this.#own = init;
+      return;
+    }
+    const own = this.#own = { method: "GET" };
     if (input instanceof Request) {
-      [this.#method, this.#url, this.#redirect, this.#signal] = [input.#method, input.#url, input.#redirect, input.#signal];
-      [this.#cf, this.#cfText] = [input.#cf, input.#cfText];
-      this.#headers = new Headers(input.headers);
+      const { method, url, redirect, signal, cf, cfText } = input.#own;
+      Object.assign(own, { method, url, redirect, signal, cf, cfText, headers: new Headers(input.headers) });
       if (init?.body === undefined || init.body === null) put(this, take(input));
     } else {
       if (typeof input !== "string" && !(input instanceof URL)) input = `${input}`;
-      try { this.#url = new URL(input).href; } catch { throw new TypeError(`Invalid URL: ${input}`); }
+      try { own.url = new URL(input).href; } catch { throw new TypeError(`Invalid URL: ${input}`); }
     }
     init ??= {};
     if (init instanceof Request) init = { method: init.method, headers: init.headers, body: init.body, redirect: init.redirect };
     if (init.method !== undefined) {
-      this.#method = `${init.method}`.toUpperCase();
-      if (!METHODS.has(this.#method)) throw new TypeError(`Invalid HTTP method string: ${init.method}`);
+      own.method = `${init.method}`.toUpperCase();
+      if (!METHODS.has(own.method)) throw new TypeError(`Invalid HTTP method string: ${init.method}`);
     }
-    if (init.headers !== undefined) this.#headers = new Headers(init.headers);
+    if (init.headers !== undefined) own.headers = new Headers(init.headers);
     if (init.redirect !== undefined) {
       if (!["follow", "manual"].includes(init.redirect)) {
         throw new TypeError(`Invalid redirect value, must be one of "follow" or "manual" ("error" won't be implemented since it does not make sense at the edge; use "manual" and check the response status code).`);
       }
-      this.#redirect = init.redirect;
+      own.redirect = init.redirect;
     }
     if (init.signal !== undefined) {
       if (init.signal !== null && !(init.signal instanceof AbortSignal)) throw new TypeError("The signal must be an AbortSignal.");
-      this.#signal = init.signal ?? undefined;
+      own.signal = init.signal ?? undefined;
     }
-    if (init.cf !== undefined) [this.#cf, this.#cfText] = [init.cf, undefined];
+    if (init.cf !== undefined) [own.cf, own.cfText] = [init.cf, undefined];
     if (init.body !== undefined && init.body !== null) {
-      if (this.#method === "GET" || this.#method === "HEAD") throw new TypeError("Request with a GET or HEAD method cannot have a body.");
+      if (own.method === "GET" || own.method === "HEAD") throw new TypeError("Request with a GET or HEAD method cannot have a body.");
       const { content, type } = given(init.body);
       put(this, content);
       if (type && !this.headers.has("content-type")) this.headers.set("content-type", type);
@@ -170,35 +173,37 @@ export class Request extends Body {
   }
   static {
     // What the node was asked.
-    asked = (method, url, flat, source, length, cf) => {
-      const request = new Request(ONLY_HERE);
-      [request.#method, request.#url, request.#flat, request.#cfText] = [method, url, flat, cf];
+    asked = (method, url, flat, source, length, cfText) => {
+      const request = new Request(ONLY_HERE, { method, url, flat, cfText });
       if (source !== null) put(request, nodeStream(source, length ?? undefined));
       return request;
     };
-    signalOf = (request) => request.#signal;
+    signalOf = (request) => request.#own.signal;
   }
-  get method() { return this.#method; }
-  get url() { return this.#url; }
+  get method() { return this.#own.method; }
+  get url() { return this.#own.url; }
   get headers() {
-    if (!this.#headers) {
-      this.#headers = this.#flat ? fromFlat(this.#flat, true) : new Headers();
-      this.#flat = null;
+    const own = this.#own;
+    if (!own.headers) {
+      own.headers = own.flat ? fromFlat(own.flat, true) : new Headers();
+      own.flat = undefined;
     }
-    return this.#headers;
+    return own.headers;
   }
-  get redirect() { return this.#redirect; }
-  get signal() { return (this.#signal ??= new AbortController().signal); }
+  get redirect() { return this.#own.redirect ?? "follow"; }
+  get signal() { return (this.#own.signal ??= new AbortController().signal); }
   get cf() {
-    if (this.#cfText !== undefined) [this.#cf, this.#cfText] = [JSON.parse(this.#cfText), undefined];
-    return this.#cf;
+    const own = this.#own;
+    if (own.cfText !== undefined) [own.cf, own.cfText] = [JSON.parse(own.cfText), undefined];
+    return own.cf;
   }
   get integrity() { return ""; }
   get keepalive() { return false; }
   get cache() { return undefined; }
   clone() {
-    const other = new Request(this.#url, { method: this.#method, headers: this.headers, redirect: this.#redirect, signal: this.#signal });
-    [other.#cf, other.#cfText] = [this.#cf, this.#cfText];
+    const own = this.#own;
+    const other = new Request(own.url, { method: own.method, headers: this.headers, redirect: this.redirect, signal: own.signal });
+    [other.#own.cf, other.#own.cfText] = [own.cf, own.cfText];
     put(other, split(this));
     return other;
   }
@@ -208,97 +213,98 @@ finish("Request", Request);
 const NO_BODY = new Set([101, 204, 205, 304]);
 
 export class Response extends Body {
-  #status = 200; #statusText = ""; #headers = null; #flat = null; #url = ""; #redirected = false; #type = undefined; #cf = undefined;
-  constructor(body = null, init = {}) {
-    super();
-    init ??= {};
+  #own;
+  constructor(body = null, init = undefined) {
+    if (typeof body === "string") {
+      super(text(body));
+      this.#own = { status: 200, type: TEXT };
+    } else {
+      const { content, type } = given(body);
+      super(content);
+      this.#own = { status: 200, type };
+    }
+    if (init === undefined || init === null) return;
+    const own = this.#own;
     if (init.status !== undefined) {
-      this.#status = Number(init.status);
-      if (!Number.isInteger(this.#status) || this.#status < 200 || this.#status > 599) {
+      own.status = Number(init.status);
+      if (!Number.isInteger(own.status) || own.status < 200 || own.status > 599) {
         throw new RangeError("Responses may only be constructed with status codes in the range 200 to 599, inclusive.");
       }
     }
     if (init.statusText !== undefined) {
-      this.#statusText = text(init.statusText);
-      if (/[^\t\x20-\x7e\x80-\xff]/.test(this.#statusText)) throw new TypeError("Invalid statusText");
+      own.statusText = text(init.statusText);
+      if (/[^\t\x20-\x7e\x80-\xff]/.test(own.statusText)) throw new TypeError("Invalid statusText");
     }
-    if (init.headers !== undefined) this.#headers = new Headers(init.headers);
-    if (init.cf !== undefined) this.#cf = init.cf;
-    const { content, type } = given(body);
-    if (content !== null && NO_BODY.has(this.#status)) {
-      const isEmpty = content.length === 0 || content.byteLength === 0;
+    if (init.headers !== undefined) own.headers = new Headers(init.headers);
+    if (init.cf !== undefined) own.cf = init.cf;
+    const held = content(this);
+    if (held !== null && NO_BODY.has(own.status)) {
+      const isEmpty = held.length === 0 || held.byteLength === 0;
       if (!isEmpty) throw new TypeError(`Response with null body status (101, 204, 205, or 304) cannot have a body.`);
-    } else put(this, content);
-    this.#type = type;
+      put(this, null);
+    }
   }
   static {
     got = (status, statusText, flat, source, length, url, redirected) => {
       const response = new Response();
-      [response.#status, response.#statusText, response.#flat] = [status, statusText, flat];
-      [response.#url, response.#redirected] = [url, redirected];
+      response.#own = { status, statusText, flat, url, redirected };
       if (source !== null) put(response, nodeStream(source, length ?? undefined));
       return response;
     };
-    send = (response, visit) => {
-      const flat = response.#flat ?? (response.#headers ? toFlat(response.headers) : []);
-      const type = response.#headers || response.#flat ? undefined : response.#type;
+    send = (response, visit, isLast) => {
+      const { status, statusText, headers, flat, type } = response.#own;
+      // Of all headers the type of the content alone, if nobody has asked for them.
+      const fields = headers ? toFlat(response.headers) : flat;
       const body = take(response);
-      if (!(body instanceof ReadableStream)) {
-        host.respond(visit, response.#status, response.#statusText, flat, body, [type, undefined]);
+      if (body === null || typeof body === "string" || !(body instanceof ReadableStream)) {
+        host.respond(visit, isLast, status, body, fields === undefined ? type : undefined, fields, statusText);
         return undefined;
       }
       const { id, length, disturbed, queue } = inner(body);
-      if (id !== undefined && !disturbed && queue.length === 0) {
-        inner(body).disturbed = true;
-        host.respond(visit, response.#status, response.#statusText, flat, id, [type, length]);
-        return undefined;
-      }
-      host.respond(visit, response.#status, response.#statusText, flat, true, [type, length]);
-      return pump(body, visit);
+      const isWhole = id !== undefined && !disturbed && queue.length === 0;
+      if (isWhole) inner(body).disturbed = true;
+      host.respond(visit, isLast && isWhole, status, [isWhole ? id : undefined, length], fields === undefined ? type : undefined, fields, statusText);
+      return isWhole ? undefined : pump(body, visit);
     };
   }
   static json(data, init = {}) {
     const content = JSON.stringify(data);
     if (content === undefined) throw new TypeError("The data can't be written as JSON.");
     const response = new Response(content, init);
-    if (!response.#headers?.has("content-type")) response.headers.set("content-type", "application/json");
+    if (!response.#own.headers?.has("content-type")) response.headers.set("content-type", "application/json");
     return response;
   }
   static redirect(url, status = 302) {
     if (![301, 302, 303, 307, 308].includes(status)) throw new RangeError(`${status} is not a redirect status code.`);
     const response = new Response(null, { status });
     if (!URL.canParse(url)) throw new TypeError(`Unable to parse URL: ${url}`);
-    response.#headers = fromFlat(["location", new URL(url).href], true);
+    response.#own.headers = fromFlat(["location", new URL(url).href], true);
     return response;
   }
   static error() {
     const response = new Response();
-    response.#status = 0;
+    response.#own.status = 0;
     return response;
   }
-  get status() { return this.#status; }
-  get statusText() { return this.#statusText; }
-  get ok() { return this.#status >= 200 && this.#status < 300; }
+  get status() { return this.#own.status; }
+  get statusText() { return this.#own.statusText ?? ""; }
+  get ok() { return this.status >= 200 && this.status < 300; }
   get headers() {
-    if (!this.#headers) {
-      this.#headers = this.#flat ? fromFlat(this.#flat, true) : new Headers();
-      if (!this.#flat && this.#type) this.#headers.set("content-type", this.#type);
-      this.#flat = null;
-    } else if (this.#type && !this.#headers.has("content-type")) {
-      this.#headers.set("content-type", this.#type);
-    }
-    this.#type = undefined;
-    return this.#headers;
+    const own = this.#own, { flat, type } = own;
+    if (!own.headers) own.headers = flat ? fromFlat(flat, true) : new Headers();
+    if (!flat && type && !own.headers.has("content-type")) own.headers.set("content-type", type);
+    own.flat = own.type = undefined;
+    return own.headers;
   }
-  get url() { return this.#url; }
-  get redirected() { return this.#redirected; }
-  get type() { return this.#status === 0 ? "error" : "default"; }
+  get url() { return this.#own.url ?? ""; }
+  get redirected() { return this.#own.redirected ?? false; }
+  get type() { return this.status === 0 ? "error" : "default"; }
   get webSocket() { return null; }
-  get cf() { return this.#cf; }
+  get cf() { return this.#own.cf; }
   clone() {
+    const { status, statusText, url, redirected } = this.#own;
     const other = new Response();
-    [other.#status, other.#statusText, other.#url, other.#redirected] = [this.#status, this.#statusText, this.#url, this.#redirected];
-    other.#headers = new Headers(this.headers);
+    other.#own = { status, statusText, url, redirected, headers: new Headers(this.headers) };
     put(other, split(this));
     return other;
   }

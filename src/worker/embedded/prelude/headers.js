@@ -15,10 +15,13 @@ function checkValue(value) {
   return given;
 }
 
+const listOf = (flat) => (typeof flat !== "string" ? flat ?? [] : flat === "" ? [] : flat.split("\n"));
+
 let fromFlat, toFlat;
 
 export class Headers {
-  // Name in lower case to a list of values. What came from the node is read when it is first looked at.
+  // Name in lower case to a list of values. What came from the node (names and values in turn, as a list or as lines) is
+  // read when it is first looked at.
   #map = null; #flat = null; #guarded = false;
   constructor(init) {
     if (init === undefined || init === null) return;
@@ -43,7 +46,7 @@ export class Headers {
       return headers;
     };
     toFlat = (headers) => {
-      if (headers.#flat) return headers.#flat;
+      if (headers.#flat !== null) return listOf(headers.#flat);
       const flat = [];
       for (const [name, values] of headers.#map ?? []) for (const value of values) flat.push(name, value);
       return flat;
@@ -52,7 +55,7 @@ export class Headers {
   #all() {
     if (this.#map === null) {
       this.#map = new Map();
-      const flat = this.#flat ?? [];
+      const flat = listOf(this.#flat);
       this.#flat = null;
       for (let i = 0; i < flat.length; i += 2) {
         const known = this.#map.get(flat[i]);

@@ -6,11 +6,6 @@ delete globalThis.starlingHost;
 const waiting = new Map();
 let last = 0;
 
-function settle({ resolve, reject }, ok, value, message) {
-  if (ok) resolve(value);
-  else reject(failure(value, message));
-}
-
 /** An error of the node's, as JavaScript knows them. */
 export function failure(name, message) {
   switch (name) {
@@ -22,21 +17,31 @@ export function failure(name, message) {
 }
 
 /** Has the node do something. It either gives a result at once or delivers it later. Throws what may not be begun. */
-export function ask(begin, ...args) {
+export function ask(begin, a, b, c, d, e) {
   const operation = ++last;
-  const done = begin(operation, ...args);
-  return new Promise((resolve, reject) => {
-    if (done === undefined) waiting.set(operation, { resolve, reject });
-    else settle({ resolve, reject }, done[0], done[1], done[2]);
-  });
+  const done = begin(operation, a, b, c, d, e);
+  if (done === undefined) return later(operation);
+  return done[0] ? Promise.resolve(done[1]) : Promise.reject(failure(done[1], done[2]));
 }
+
+/** The same without a promise around what is there at once: only a promise is to be awaited. */
+export function now(begin, a, b, c, d, e) {
+  const operation = ++last;
+  const done = begin(operation, a, b, c, d, e);
+  if (done === undefined) return later(operation);
+  if (done[0]) return done[1];
+  throw failure(done[1], done[2]);
+}
+
+const later = (operation) => new Promise((resolve, reject) => waiting.set(operation, { resolve, reject }));
 
 export function deliver(operation, ok, value, message) {
   const waiter = waiting.get(operation);
   if (waiter === undefined) return;
   waiting.delete(operation);
   // What belongs to a request that is over never goes on.
-  if (ok !== undefined) settle(waiter, ok, value, message);
+  if (ok) waiter.resolve(value);
+  else if (ok !== undefined) waiter.reject(failure(value, message));
 }
 
 /** Text for the node, which takes whole characters only. */

@@ -1,5 +1,5 @@
 // KV namespaces, with the methods and the words of the original.
-import { ask, bufferOf, bytesOf, host, text } from "starling:host";
+import { ask, bufferOf, bytesOf, host, now, text } from "starling:host";
 import { drain } from "starling:body";
 import { ReadableStream, nodeStream } from "starling:streams";
 
@@ -10,7 +10,7 @@ function nameOf(key, method) {
   const name = text(key);
   if (name === "") throw new TypeError("Key name cannot be empty.");
   if (name === "." || name === "..") throw new TypeError(`"${name}" is not allowed as a key name.`);
-  const length = host.encode(name).length;
+  const length = name.length > 512 / 3 ? host.encode(name).length : 0;
   if (length > 512) throw new Error(`KV ${method} failed: 414 UTF-8 encoded length of ${length} exceeds key length limit of 512.`);
   return name;
 }
@@ -29,34 +29,36 @@ function shown(value, type) {
   }
 }
 
+const valueOf = (found, type) => shown(found?.[0], type);
+const withMetadata = (found, type) => ({ value: shown(found?.[0], type), metadata: parsed(found?.[1]), cacheStatus: null });
+
 export class KvNamespace {
   #index;
   constructor(index) { this.#index = index; }
 
-  async #find(key, options) {
+  async #find(key, options, pick) {
     const { type = "text", cacheTtl } = optionsOf(options);
     const name = nameOf(key, "GET");
     if (!TYPES.includes(type)) {
       throw new TypeError(`Unknown response type. Possible types are "text", "arrayBuffer", "json", and "stream".`);
     }
     const form = type === "arrayBuffer" ? "bytes" : type === "stream" ? "stream" : "text";
-    const found = await ask(host.kvGet, this.#index, name, form, seconds(cacheTtl));
-    return { value: shown(found?.[0], type), metadata: parsed(found?.[1]) };
+    const begun = now(host.kvGet, this.#index, name, form, seconds(cacheTtl));
+    const found = begun instanceof Promise ? await begun : begun;
+    return pick(found, type);
   }
-  async #findMany(keys, options, withMetadata) {
+  async #findMany(keys, options, isFull) {
     const { type, cacheTtl } = optionsOf(options);
-    const json = await ask(host.kvGetMany, this.#index, keys.map(text), type === undefined ? undefined : text(type), [withMetadata, seconds(cacheTtl)]);
+    const json = await ask(host.kvGetMany, this.#index, keys.map(text), type === undefined ? undefined : text(type), [isFull, seconds(cacheTtl)]);
     return new Map(Object.entries(JSON.parse(json)));
   }
 
-  async get(key, options) {
-    if (Array.isArray(key)) return this.#findMany(key, options, false);
-    return (await this.#find(key, options)).value;
+  // Not a function that waits for another one: that takes a third of the time of a small script.
+  get(key, options) {
+    return Array.isArray(key) ? this.#findMany(key, options, false) : this.#find(key, options, valueOf);
   }
-  async getWithMetadata(key, options) {
-    if (Array.isArray(key)) return this.#findMany(key, options, true);
-    const { value, metadata } = await this.#find(key, options);
-    return { value, metadata, cacheStatus: null };
+  getWithMetadata(key, options) {
+    return Array.isArray(key) ? this.#findMany(key, options, true) : this.#find(key, options, withMetadata);
   }
   async put(key, value, { expiration, expirationTtl, metadata } = {}) {
     const name = nameOf(key, "PUT");

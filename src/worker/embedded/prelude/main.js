@@ -43,9 +43,18 @@ function told(visit, error) {
   return [visit, text(name), text(message), text(isError ? error.stack ?? "" : "")];
 }
 
+/** An object of its own that is made when somebody looks at it. */
+function own(object, name) {
+  const value = {};
+  Object.defineProperty(object, name, { value, writable: true, enumerable: true, configurable: true });
+  return value;
+}
+
 class ExecutionContext {
   #waiter;
-  constructor(waiter) { this.#waiter = waiter; this.props = {}; this.exports = {}; }
+  constructor(waiter) { this.#waiter = waiter; }
+  get props() { return own(this, "props"); }
+  get exports() { return own(this, "exports"); }
   waitUntil(promise) { this.#waiter.add(promise); }
   passThroughOnException() {}
 }
@@ -97,7 +106,9 @@ function callFetch(request, waiter) {
     if (answer === undefined) throw new TypeError("The script did not call respondWith().");
     return answer;
   }
-  const handle = handlerOf("fetch", new ExecutionContext(waiter));
+  const context = new ExecutionContext(waiter);
+  if (typeof handlers === "object" && typeof handlers.fetch === "function") return handlers.fetch(request, env, context);
+  const handle = handlerOf("fetch", context);
   if (!handle) throw new TypeError("Handler does not export a fetch() function.");
   return handle(request);
 }
@@ -107,7 +118,11 @@ async function onFetch(visit, method, url, flat, source, length, cf) {
   try {
     const response = await callFetch(asked(method, url, flat, source, length, cf), waiter);
     if (!(response instanceof Response)) throw new TypeError("Incorrect type for Promise: the Promise did not resolve to 'Response'.");
-    await send(response, visit);
+    // With the last of it the request is over.
+    const isLast = waiter.left === 1;
+    const sending = send(response, visit, isLast);
+    if (sending !== undefined) await sending;
+    else if (isLast) return;
   } catch (error) {
     host.failed(...told(visit, error));
   }
