@@ -190,11 +190,12 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-/// HTTP/1.1 within bounds. Header fields in a request are at most 100, as hyper has it: were that said here, hyper would
+/// HTTP/1.1 within bounds. A client that closes its half of the connection is answered all the same: to watch for that
+/// hyper would take memory for another request beside each. Whoever is gone is noticed when something is sent to it. Header fields in a request are at most 100, as hyper has it: were that said here, hyper would
 /// no longer keep them on the stack. How long they may take is the place's to know: hyper would set an alarm for each.
 pub(crate) fn over_http1(keeps_alive: bool) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().header_read_timeout(None).max_buf_size(HEADERS_LEN_MAX).keep_alive(keeps_alive);
+    builder.http1().header_read_timeout(None).max_buf_size(HEADERS_LEN_MAX).half_close(true).keep_alive(keeps_alive);
     builder
 }
 

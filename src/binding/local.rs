@@ -61,6 +61,15 @@ impl Local {
         Ok(self.kv.get(self.ns, key.as_bytes()).await.map_err(RequestError::kv("get"))?)
     }
 
+    /// The same where nothing has to be waited for: small values, nearly always.
+    pub(crate) fn get_at_once(&self, key: &str, cache_ttl: Option<&str>) -> Option<Result<Option<Found>, Refusal>> {
+        if let Err(error) = check_key(key).and_then(|()| cache_ttl.map_or(Ok(()), check_cache_ttl)) {
+            return Some(Err(error.into()));
+        }
+        let found = self.kv.get_at_once(self.ns, key.as_bytes())?;
+        Some(found.map_err(|error| RequestError::kv("get")(error).into()))
+    }
+
     /// Several at once, as JSON text: an object of values, or of values with metadata.
     pub(crate) async fn get_many(
         &self,

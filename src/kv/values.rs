@@ -58,6 +58,14 @@ impl Kv {
         self.find(&user_key(namespace, key)?).await
     }
 
+    /// The same, if it need not wait for anything; `None` if it must.
+    pub(crate) fn get_at_once(&self, namespace: NamespaceId, key: &[u8]) -> Option<Result<Option<Found>, KvError>> {
+        match user_key(namespace, key).and_then(|key| self.read(&key)) {
+            Err(KvError::Damaged(_) | KvError::NoKey) => None,
+            read => Some(read),
+        }
+    }
+
     /// What a key holds, asked for elsewhere if it is damaged here.
     pub(super) async fn find(&self, key: &Key) -> Result<Option<Found>, KvError> {
         // A namespace's key and its first values come on different streams.

@@ -14,6 +14,8 @@ use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Handle;
 
+use super::outbox;
+
 /// Stack of a thread, of which a script may use a part: see `STACK_LEN_MAX` in `isolate`.
 const THREAD_STACK_LEN: usize = 2 * 1024 * 1024;
 /// How long a thread computes for one script before it is lent.
@@ -154,7 +156,10 @@ impl Crew {
         let _entered = self.handle.enter();
         while let Some(turn) = self.next() {
             TURN.set((None, false));
-            match catch_unwind(AssertUnwindSafe(|| Arc::clone(&turn).turn())) {
+            outbox::hold();
+            let went = catch_unwind(AssertUnwindSafe(|| Arc::clone(&turn).turn()));
+            outbox::release();
+            match went {
                 Ok(true) => self.run(turn),
                 Ok(false) => {}
                 Err(_) => {

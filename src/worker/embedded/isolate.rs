@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::crew::{Turn, cpu_time, this_thread};
 use super::host::{self, Given, Outcome};
+use super::outbox;
 use super::visit::Visit;
 use super::{Ground, modules};
 use crate::worker::engine::EngineError;
@@ -34,6 +35,8 @@ const START_CPU_MAX: Duration = Duration::from_secs(1);
 const REST_CPU_MAX: Duration = Duration::from_millis(50);
 /// The shortest time in which a script can fill its heap.
 const FILLING_MIN: Duration = Duration::from_millis(50);
+/// How long something takes at most of which it need not be asked how much of that it has computed.
+const AT_ONCE: Duration = Duration::from_millis(1);
 /// Events of one turn.
 const EVENTS_MAX: usize = 64;
 
@@ -277,7 +280,8 @@ impl Isolate {
         vm.as_ref()
     }
 
-    /// `now` is this thread's processor time, and is set to that after it.
+    /// `now` is this thread's processor time, and is set to that after it. To ask for that takes a system call: what is
+    /// over at once is taken to have computed for as long as it took.
     fn handle(&self, vm: &mut Option<Vm>, event: Event, now: &mut Duration) {
         let (Event::Asked(visit, _) | Event::Settled { visit, .. }) = &event;
         let visit = Arc::clone(visit);
@@ -293,12 +297,14 @@ impl Isolate {
         let spent = Duration::from_nanos(visit.cpu_ns.load(Ordering::Relaxed));
         let is_over = visit.is_over();
         *locked(&self.current) = Some(Arc::clone(&visit));
-        *locked(&self.computing) = Some((Instant::now(), this_thread()));
+        let since = Instant::now();
+        *locked(&self.computing) = Some((since, this_thread()));
         let began = *now;
         running.meter.begin(began, if is_over { REST_CPU_MAX } else { limit.saturating_sub(spent) });
         let mut broken = running.call(event, is_over);
         broken = running.run_jobs().or(broken);
-        *now = cpu_time();
+        let took = since.elapsed();
+        *now = if took < AT_ONCE { began + took } else { cpu_time() };
         visit.cpu_ns.fetch_add(nanos(now.saturating_sub(began)), Ordering::Relaxed);
         if running.meter.is_exceeded.load(Ordering::Relaxed) {
             broken = Some(Offence::Cpu);
@@ -450,6 +456,8 @@ impl Vm {
         let meter = Arc::new(Meter::default());
         let (watched, crew) = (Arc::clone(&meter), Arc::clone(&isolate.ground.crew));
         runtime.set_interrupt_handler(Some(Box::new(move || {
+            // Others of the same turn need not wait for it.
+            outbox::flush();
             let now = cpu_time();
             crew.notice(now);
             let is_exceeded = nanos(now) >= watched.until.load(Ordering::Relaxed);

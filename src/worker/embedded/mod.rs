@@ -11,6 +11,7 @@ mod host;
 mod isolate;
 mod modules;
 mod outbound;
+mod outbox;
 mod rewriter;
 mod shelf;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::outbox;
 use super::rewriter::Rewriter;
 use crate::kv::Kv;
 use crate::worker::engine::{BodyFailure, EngineError, Streamed};
@@ -159,8 +160,7 @@ impl Visit {
     fn settle(&self, outcome: Result<Response<Streamed>, EngineError>) -> bool {
         let Some(answer) = locked(&self.answer).take() else { return false };
         *locked(&self.answered) = Some(Instant::now());
-        // Whoever asked may be gone.
-        answer.send(outcome).is_ok()
+        outbox::send(answer, outcome)
     }
 
     /// Where the rest of the answer goes.

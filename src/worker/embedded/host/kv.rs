@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rquickjs::convert::List;
 use rquickjs::{Ctx, Function, Object, Value};
 
-use super::{Desk, Failure, Given, Outcome, body_of};
+use super::{Desk, Failure, Given, Outcome, body_of, done};
 use crate::binding::{Local, PutOptions, Refusal, value_body};
 use crate::kv::{Found, Value as Stored};
 use crate::worker::Binding;
@@ -46,21 +46,28 @@ async fn whole(value: Stored) -> Result<Bytes, Failure> {
     }
 }
 
-async fn shown(visit: &Visit, found: Found, form: &str) -> Outcome {
+async fn shown(visit: &Visit, mut found: Found, form: &str) -> Outcome {
+    if form != "stream" {
+        found.value = Stored::Inline(whole(found.value).await?);
+    }
+    given(visit, found, form)
+}
+
+/// The same for a value that need not be read chunk by chunk.
+fn given(visit: &Visit, found: Found, form: &str) -> Outcome {
     let metadata = found.metadata.map_or(Given::Null, |json| Given::Text(String::from_utf8_lossy(&json).into_owned()));
-    let value = match form {
-        "text" => {
-            let bytes = whole(found.value).await?;
+    let value = match (form, found.value) {
+        ("text", Stored::Inline(bytes)) => {
             let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
             Given::Text(String::from_utf8_lossy(text).into_owned())
         }
-        "bytes" => Given::Bytes(whole(found.value).await?),
-        _ => {
-            let len = match &found.value {
+        ("bytes", Stored::Inline(bytes)) => Given::Bytes(bytes),
+        (_, value) => {
+            let len = match &value {
                 Stored::Inline(bytes) => bytes.len() as u64,
                 Stored::Blob(reader) => reader.len(),
             };
-            let source = visit.keep(streamed(value_body(found.value)));
+            let source = visit.keep(streamed(value_body(value)));
             let source = source.ok_or_else(|| Failure::error("Too many streams are open."))?;
             Given::List(vec![Given::Number(f64::from(source)), Given::Number(len as f64)])
         }
@@ -73,6 +80,17 @@ pub(super) fn add<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &Desk) -> rquic
     let get =
         move |ctx: Ctx<'js>, operation: f64, index: usize, key: String, form: String, cache_ttl: Option<String>| {
             let (visit, local) = at.namespace(&ctx, index)?;
+            let at_once = match &local {
+                Ok(local) => local.get_at_once(&key, cache_ttl.as_deref()),
+                Err(_) => None,
+            };
+            match at_once {
+                Some(Ok(None)) => return done(&ctx, Ok(Given::Null)),
+                Some(Ok(Some(found))) if form == "stream" || matches!(found.value, Stored::Inline(_)) => {
+                    return done(&ctx, given(&visit, found, &form));
+                }
+                _ => {}
+            }
             at.begin(&ctx, operation, async move {
                 let found = match local {
                     Ok(local) => local.get(&key, cache_ttl.as_deref()).await,

@@ -7,6 +7,9 @@ import { Response, asked, send } from "starling:body";
 import { install } from "starling:globals";
 import { env } from "cloudflare:workers";
 
+// Somebody whose request never ends: as long as one is there, the engine keeps a page of memory for those that come and go.
+const NOBODY = -1;
+
 const listeners = new Map();
 let handlers = null;
 
@@ -22,6 +25,7 @@ function binding([kind, , value]) {
 /** Before the script is loaded: what it finds in the global scope. */
 function prepare(bindings, isServiceWorker) {
   install();
+  onFetch(NOBODY);
   for (const described of bindings) env[described[1]] = binding(described);
   if (!isServiceWorker) return;
   for (const [name, value] of Object.entries(env)) {
@@ -113,7 +117,10 @@ function callFetch(request, waiter) {
   return handle(request);
 }
 
+const never = new Promise(() => {});
+
 async function onFetch(visit, method, url, flat, source, length, cf) {
+  if (visit === NOBODY) await never;
   const waiter = new Waiter(visit);
   try {
     const response = await callFetch(asked(method, url, flat, source, length, cf), waiter);
