@@ -98,6 +98,11 @@ impl Crew {
         &self.handle
     }
 
+    /// How many there are that are not lent.
+    pub(super) fn threads(&self) -> usize {
+        self.threads
+    }
+
     fn hire(self: &Arc<Self>, queue: &mut Queue) -> std::io::Result<()> {
         let crew = Arc::clone(self);
         let thread = std::thread::Builder::new().name("worker".into()).stack_size(THREAD_STACK_LEN);

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::Method;
+use hyper::header::HeaderValue;
 use rquickjs::{CatchResultExt, Context, Ctx, Function, Module, Object, Runtime, Value};
 use rustix::process::Pid;
 use tokio::time::Instant;
@@ -49,13 +51,14 @@ pub(super) enum Event {
 /// What it is asked.
 pub(super) enum Asked {
     Fetch {
-        method: String,
+        method: Method,
         url: String,
         /// Names and values in turn, each in a line.
         headers: String,
         source: Option<u32>,
         len: Option<u64>,
-        cf: Option<String>,
+        /// `request.cf`, as JSON.
+        cf: Option<HeaderValue>,
     },
     Scheduled {
         cron: String,
@@ -209,6 +212,11 @@ impl Isolate {
             let script = ScriptId { account: self.program.account, script: self.program.script.clone() };
             self.ground.tails.publish(&script, Bytes::from(event.to_string()));
         }
+    }
+
+    /// Events that wait.
+    pub(super) fn line_len(&self) -> usize {
+        locked(&self.inbox).events.len()
     }
 
     pub(super) fn visits(&self) -> Vec<Arc<Visit>> {
@@ -491,7 +499,8 @@ impl Vm {
                 Event::Asked(visit, Asked::Fetch { method, url, headers, source, len, cf }) => {
                     let source = source.map_or(Given::Null, |number| Given::Number(f64::from(number)));
                     let len = len.map_or(Given::Null, |len| Given::Number(len as f64));
-                    entry(1)?.call((visit.number, method, url, headers, source, len, cf))
+                    let cf = cf.as_ref().and_then(|cf| cf.to_str().ok());
+                    entry(1)?.call((visit.number, method.as_str(), url, headers, source, len, cf))
                 }
                 Event::Asked(visit, Asked::Scheduled { cron, due_ms }) => {
                     entry(2)?.call((visit.number, cron, due_ms as f64))

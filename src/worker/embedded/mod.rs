@@ -138,22 +138,18 @@ impl Embedded {
     ) -> Result<Response<Streamed>, EngineError> {
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
-        let text = |headers: &HeaderMap, name: &str| {
-            headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-        };
-        let cf = text(&headers, CF_HEADER);
-        headers.remove(CF_HEADER);
-        let scheme = text(&headers, "x-forwarded-proto").unwrap_or_else(|| "http".into());
+        let cf = headers.remove(CF_HEADER);
+        let scheme = text(&headers, "x-forwarded-proto").unwrap_or("http");
         let host = text(&headers, HOST.as_str()).unwrap_or_default();
         let url = format!("{scheme}://{host}{}", parts.uri.path_and_query().map_or("/", |path| path.as_str()));
-        let method = parts.method.as_str().to_owned();
+        let method = parts.method;
         let event = self.is_watched(program).then(|| {
-            let cf: Json = cf.as_deref().and_then(|cf| serde_json::from_str(cf).ok()).unwrap_or_default();
+            let cf: Json = cf.as_ref().and_then(|cf| serde_json::from_slice(cf.as_bytes()).ok()).unwrap_or_default();
             let shown = headers.iter().map(|(name, value)| {
                 (name.as_str().to_owned(), Json::from(String::from_utf8_lossy(value.as_bytes())))
             });
             let shown: serde_json::Map<String, Json> = shown.collect();
-            json!({ "request": { "url": url, "method": method, "headers": shown, "cf": cf } })
+            json!({ "request": { "url": url, "method": method.as_str(), "headers": shown, "cf": cf } })
         });
         let hops = hops(&headers);
         self.have(program, hops, event, ANSWER_PATIENCE, |visit| {
@@ -163,6 +159,10 @@ impl Embedded {
         })
         .await
     }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 /// Carries `request.cf` from the front, as JSON.

@@ -1,5 +1,5 @@
-//! Which scripts have a runtime: made when the first request comes, taken away when memory is short, and kept from those
-//! that went too far.
+//! Which scripts have a runtime: made when the first request comes, one more while requests wait in line and there is a
+//! thread for it, taken away when memory is short, and kept from those that went too far.
 //!
 //! Knows nothing of JavaScript.
 
@@ -28,6 +28,9 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// A script that has computed for so long without a pause gets another runtime for the next requests, up to so many.
 const STAND_IN_AFTER: Duration = Duration::from_millis(100);
 const STAND_INS_MAX: usize = 4;
+/// Events that may wait for a script's runtime before it gets another one, and how long that stays when it isn't asked.
+const LINE_MAX: usize = 4;
+const SPARE_MAX: Duration = Duration::from_secs(60);
 /// When a thread is given up for one that can't be interrupted, and when nobody waits for it any more.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 const STILL_MAX: Duration = Duration::from_secs(15);
@@ -46,7 +49,8 @@ pub(super) struct Shelf {
 
 struct Place {
     program: Arc<Program>,
-    isolate: Option<Arc<Isolate>>,
+    /// Those that are asked: as many as there are threads at most.
+    isolates: Vec<Arc<Isolate>>,
     /// Those that get no more requests and have not answered all.
     leaving: Vec<Arc<Isolate>>,
     offences: u32,
@@ -67,7 +71,7 @@ impl Shelf {
         places.retain(|version, place| {
             let stays = wanted.contains(&**version);
             if !stays {
-                gone.extend(place.isolate.take());
+                gone.append(&mut place.isolates);
                 gone.append(&mut place.leaving);
             }
             stays
@@ -75,7 +79,7 @@ impl Shelf {
         for program in &programs {
             places.entry(program.version.clone()).or_insert_with(|| Place {
                 program: Arc::clone(program),
-                isolate: None,
+                isolates: Vec::new(),
                 leaving: Vec::new(),
                 offences: 0,
                 last_offence: None,
@@ -85,7 +89,7 @@ impl Shelf {
         gone
     }
 
-    /// The script's runtime.
+    /// A runtime of the script: the first in whose line there is room.
     pub(super) fn isolate(&self, version: &str, ground: &Arc<Ground>) -> Result<Arc<Isolate>, EngineError> {
         let mut places = self.places();
         let place = places.get_mut(version).ok_or(EngineError::Unknown)?;
@@ -98,11 +102,25 @@ impl Shelf {
             }
             place.resting = None;
         }
-        if let Some(reason) = place.isolate.as_ref().and_then(|isolate| isolate.refused()) {
-            return Err(EngineError::Refused(reason));
+        let mut shortest: Option<(usize, &Arc<Isolate>)> = None;
+        for isolate in &place.isolates {
+            if let Some(reason) = isolate.refused() {
+                return Err(EngineError::Refused(reason));
+            }
+            let line = isolate.line_len();
+            if line < LINE_MAX {
+                return Ok(Arc::clone(isolate));
+            }
+            shortest = shortest.filter(|(shortest, _)| *shortest <= line).or(Some((line, isolate)));
         }
-        let isolate = place.isolate.get_or_insert_with(|| Isolate::new(Arc::clone(&place.program), Arc::clone(ground)));
-        Ok(Arc::clone(isolate))
+        match shortest {
+            Some((_, isolate)) if place.isolates.len() >= ground.crew.threads() => Ok(Arc::clone(isolate)),
+            _ => {
+                let isolate = Isolate::new(Arc::clone(&place.program), Arc::clone(ground));
+                place.isolates.push(Arc::clone(&isolate));
+                Ok(isolate)
+            }
+        }
     }
 
     fn count(&self, why: &'static str) {
@@ -130,7 +148,7 @@ impl Shelf {
 
     pub(super) fn isolates(&self) -> Vec<Arc<Isolate>> {
         let places = self.places();
-        places.values().flat_map(|place| place.isolate.iter().chain(&place.leaving).cloned()).collect()
+        places.values().flat_map(|place| place.isolates.iter().chain(&place.leaving).cloned()).collect()
     }
 
     /// Ends what goes on for too long after its answer, and takes runtimes away where there is too much.
@@ -153,20 +171,26 @@ impl Shelf {
             isolate.measure();
         }
         let mut places = self.places();
-        let mut held = 0;
+        let (mut held, mut count) = (0, 0);
         let mut idle = Vec::new();
         for (version, place) in places.iter_mut() {
             self.look(place);
             place.leaving.retain(|isolate| isolate.is_busy());
-            if let Some(isolate) = &place.isolate {
-                let len = isolate.heap_len().max(HEAP_LEN_GUESS);
-                held += len;
-                if !isolate.is_busy() && isolate.refused().is_none() {
-                    idle.push((isolate.last_used(), len, version.clone()));
-                }
+            let mut is_spare = false;
+            place.isolates.retain(|isolate| {
+                let goes = is_spare && !isolate.is_busy() && isolate.last_used().elapsed() > SPARE_MAX;
+                is_spare = true;
+                !goes
+            });
+            let len: usize = place.isolates.iter().map(|isolate| isolate.heap_len().max(HEAP_LEN_GUESS)).sum();
+            held += len;
+            count += place.isolates.len();
+            let last_used = place.isolates.iter().map(|isolate| isolate.last_used()).max();
+            let is_idle = |isolate: &Arc<Isolate>| !isolate.is_busy() && isolate.refused().is_none();
+            if let Some(last_used) = last_used.filter(|_| place.isolates.iter().all(is_idle)) {
+                idle.push((last_used, len, version.clone()));
             }
         }
-        let mut count = idle.len();
         idle.sort();
         for (_, len, version) in idle {
             if held <= HEAPS_LEN_MAX && count <= ISOLATES_MAX {
@@ -177,9 +201,10 @@ impl Shelf {
                     script = place.program.script,
                     "a script's runtime is taken away until it is asked again"
                 );
-                place.isolate = None;
+                count -= place.isolates.len();
+                held -= len;
+                place.isolates.clear();
                 self.count("evicted");
-                (held, count) = (held - len, count - 1);
             }
         }
     }
@@ -190,9 +215,9 @@ impl Place {
         if self.last_offence.is_some_and(|at| at.elapsed() > FORGIVEN_AFTER) {
             (self.offences, self.last_offence) = (0, None);
         }
-        let all = self.isolate.iter().chain(&self.leaving);
+        let all = self.isolates.iter().chain(&self.leaving);
         let offences: Vec<Offence> = all.filter_map(|isolate| isolate.take_offence()).collect();
-        self.leaving.extend(self.isolate.take_if(|isolate| !isolate.is_open() && isolate.refused().is_none()));
+        self.leaving.extend(self.isolates.extract_if(.., |isolate| !isolate.is_open() && isolate.refused().is_none()));
         if offences.is_empty() {
             return offences;
         }
@@ -207,10 +232,11 @@ impl Place {
 
     /// While the script computes for one request, another runtime of it takes the next ones.
     fn stand_in(&mut self) {
-        let is_busy = |isolate: &mut Arc<Isolate>| isolate.computing().is_some_and(|(time, _)| time > STAND_IN_AFTER);
+        let is_busy = |isolate: &Arc<Isolate>| isolate.computing().is_some_and(|(time, _)| time > STAND_IN_AFTER);
         if self.leaving.len() < STAND_INS_MAX
-            && let Some(isolate) = self.isolate.take_if(is_busy)
+            && let Some(busy) = self.isolates.iter().position(is_busy)
         {
+            let isolate = self.isolates.remove(busy);
             isolate.retire();
             self.leaving.push(isolate);
         }
