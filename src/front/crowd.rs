@@ -48,11 +48,17 @@ impl Drop for Busy {
 mod tests {
     use super::*;
     use crate::kv::AccountId;
+    use crate::worker::Live;
 
     #[test]
     fn a_script_has_so_many_visitors_at_a_time_and_others_have_theirs() {
         let crowd = Crowd::default();
-        let script = |name: &str| ScriptId { account: AccountId([1; 16]), script: name.into() };
+        let script = |name: &str| {
+            let id = ScriptId { account: AccountId([1; 16]), script: name.into() };
+            let (versions, crons, routes, subdomain) = Default::default();
+            let live = Live { versions, workers_dev: true, crons, routes, subdomain };
+            Arc::new(Deployed { id, live, name: None })
+        };
         let mut inside: Vec<Busy> = (0..BUSY_MAX).map(|_| crowd.enter(&script("a")).expect("a place")).collect();
         assert!(crowd.enter(&script("a")).is_none());
         assert!(crowd.enter(&script("b")).is_some());

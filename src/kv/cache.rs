@@ -60,7 +60,8 @@ mod tests {
     #[test]
     fn a_new_generation_forgets_and_an_old_one_leaves_nothing() {
         let cache = Cache::default();
-        let get = |generation, found: Option<u8>| cache.get_or(generation, "key", |_| Ok::<_, ()>(found), |value| *value);
+        let get =
+            |generation, found: Option<u8>| cache.get_or(generation, "key", |_| Ok::<_, ()>(found), |value| *value);
         assert_eq!(get(1, None), Ok(None));
         assert_eq!(get(1, Some(7)), Ok(Some(7)));
         assert_eq!(get(1, None), Ok(Some(7)), "kept");

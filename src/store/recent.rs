@@ -94,6 +94,12 @@ impl Recent {
         Ok(found)
     }
 
+    /// What the rows take, in bytes.
+    #[cfg(test)]
+    pub(super) fn weight(&self) -> u64 {
+        self.rows.weight()
+    }
+
     /// These keys are about to be written.
     pub(super) fn disturb<'a>(&self, keys: impl Iterator<Item = &'a Bytes>) -> Disturbed {
         let mut lanes: Vec<usize> = keys.map(|key| lane_of(xxh3_64_with_seed(key, self.seed))).collect();

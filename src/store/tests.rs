@@ -1,10 +1,12 @@
 //! The store against a model, across restarts, and when things go wrong.
 mod damage;
 mod model;
+mod recent;
 
 use bytes::Bytes;
 use tempfile::TempDir;
 
+use super::recent::{RECENT_BYTES_MAX, Recent};
 use super::*;
 use crate::replica::{BlobId, Content, Incarnation, Marker, NodeId, Snapshot, Value};
 

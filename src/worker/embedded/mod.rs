@@ -145,9 +145,9 @@ impl Embedded {
         let method = parts.method;
         let event = self.is_watched(program).then(|| {
             let cf: Json = cf.as_ref().and_then(|cf| serde_json::from_slice(cf.as_bytes()).ok()).unwrap_or_default();
-            let shown = headers.iter().map(|(name, value)| {
-                (name.as_str().to_owned(), Json::from(String::from_utf8_lossy(value.as_bytes())))
-            });
+            let shown = headers
+                .iter()
+                .map(|(name, value)| (name.as_str().to_owned(), Json::from(String::from_utf8_lossy(value.as_bytes()))));
             let shown: serde_json::Map<String, Json> = shown.collect();
             json!({ "request": { "url": url, "method": method.as_str(), "headers": shown, "cf": cf } })
         });

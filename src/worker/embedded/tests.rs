@@ -131,20 +131,47 @@ async fn bombs_are_told_apart_counted_and_followed_by_a_fresh_runtime() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_script_in_demand_gets_a_runtime_for_each_thread_and_no_more() {
+    let code =
+        "export default { fetch() { let n = 0; for (let i = 0; i < 20_000; i++) n += i; return new Response('ok') } }";
+    for threads in [1, 3] {
+        let world = Arc::new(world(threads).await);
+        let program = program("busy", code);
+        world.engine.prepare(vec![Arc::clone(&program)]);
+        assert_eq!(world.ask(&program, "/").await.as_deref(), Ok("ok"));
+        assert_eq!(world.engine.shelf.isolates().len(), 1, "one visitor needs one");
+        let visitors = (0..32).map(|_| {
+            let (world, program) = (Arc::clone(&world), Arc::clone(&program));
+            tokio::spawn(async move {
+                for n in 0..50 {
+                    assert_eq!(world.ask(&program, "/").await.as_deref(), Ok("ok"), "visit {n}");
+                }
+            })
+        });
+        for visitor in visitors.collect::<Vec<_>>() {
+            visitor.await.expect("all were answered");
+        }
+        assert_eq!(world.engine.shelf.isolates().len(), threads);
+        world.sweep();
+        assert_eq!(world.engine.shelf.isolates().len(), threads, "they may be needed again soon");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_script_that_takes_too_long_is_left() {
     let world = world(2).await;
     let program = program("slow", CODE);
     world.engine.prepare(vec![Arc::clone(&program)]);
     let asked = |_: &Visit| Asked::Fetch {
-        method: "GET".into(),
+        method: hyper::Method::GET,
         url: "http://script/wait".into(),
-        headers: Vec::new(),
+        headers: String::new(),
         source: None,
         len: None,
         cf: None,
     };
     let (begun, patience) = (Instant::now(), Duration::from_secs(1));
-    let left = world.engine.have(&program, 0, Json::default, patience, asked).await.map(drop);
+    let left = world.engine.have(&program, 0, None, patience, asked).await.map(drop);
     assert_eq!(left, Err(EngineError::Slow { limit_secs: 1 }));
     assert_eq!(world.ask(&program, "/").await.as_deref(), Ok("1"));
     while world.engine.shelf.isolates().iter().any(|isolate| isolate.is_busy()) {

@@ -21,7 +21,7 @@ export function ask(begin, a, b, c, d, e) {
   const operation = ++last;
   const done = begin(operation, a, b, c, d, e);
   if (done === undefined) return later(operation);
-  return done[0] ? Promise.resolve(done[1]) : Promise.reject(failure(done[1], done[2]));
+  return done[0] ? resolved(done[1]) : rejected(failure(done[1], done[2]));
 }
 
 /** The same without a promise around what is there at once: only a promise is to be awaited. */
@@ -32,6 +32,9 @@ export function now(begin, a, b, c, d, e) {
   if (done[0]) return done[1];
   throw failure(done[1], done[2]);
 }
+
+// Whatever a script makes of the global one.
+const resolved = Promise.resolve.bind(Promise), rejected = Promise.reject.bind(Promise);
 
 const later = (operation) => new Promise((resolve, reject) => waiting.set(operation, { resolve, reject }));
 
