@@ -1,4 +1,5 @@
-//! A stream whose client has to finish the headers of a request in time, and is told so if it does not.
+//! A stream whose client has to finish the headers of a request in time, and is told so if it does not; and that notices
+//! when the client goes away while it is being answered.
 //!
 //! When that is, its [`Place`] knows. What HTTP/2 connections are told is hyper's affair.
 
@@ -9,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::hangup::HangsUp;
 use super::places::Place;
 
 /// The answer.
@@ -24,17 +26,20 @@ pub(crate) struct HeaderGuard<T> {
     place: Arc<Place>,
     is_first: bool,
     is_http2: bool,
+    /// Somebody reads, and notices the end: since the last flush.
+    is_read: bool,
 }
 
 impl<T> HeaderGuard<T> {
     pub(crate) fn new(inner: T, place: Arc<Place>) -> Self {
-        Self { inner, place, is_first: true, is_http2: false }
+        Self { inner, place, is_first: true, is_http2: false, is_read: false }
     }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for HeaderGuard<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.is_read = true;
         if this.place.is_late() {
             if this.place.has_begun() && !this.is_http2 {
                 // If it does not go out at once, nobody is listening.
@@ -55,12 +60,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for HeaderGuard<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for HeaderGuard<T> {
+impl<T: AsyncWrite + HangsUp + Unpin> AsyncWrite for HeaderGuard<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_read = std::mem::take(&mut self.is_read);
+        if !is_read && self.place.is_asked() && self.inner.has_hung_up(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 

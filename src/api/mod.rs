@@ -17,6 +17,7 @@ mod envelope;
 pub(crate) mod error;
 pub(crate) mod expiry;
 mod failures;
+mod hangup;
 mod headers;
 mod heavy;
 pub(crate) mod key;

@@ -265,6 +265,11 @@ impl Place {
         self.state.has_begun.load(Ordering::Relaxed)
     }
 
+    /// Whether a request has no whole answer yet.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.state.requests.load(Ordering::Acquire) > 0
+    }
+
     /// The client is probed from now on.
     pub(crate) fn probed(&self) {
         self.state.is_probed.store(true, Ordering::Relaxed);

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
+use super::hangup::HangsUp;
 use super::headers::HeaderGuard;
 use super::places::{Answering, Order, Place, Places};
 use super::reply::{Reply, ReplyBody};
@@ -126,7 +127,7 @@ pub(crate) async fn serve_with(
     answers: Arc<impl Answers>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ApiError> {
-    let server = Arc::new(builder());
+    let server = Arc::new(builder(answers.tls().is_some()));
     let places = Places::new(CONNECTIONS_MAX);
     let renewing = answers.tls().map(|tls| tokio::spawn(async move { tls.keep_current().await }));
     let begin = |(stream, from), place| {
@@ -176,8 +177,10 @@ pub(crate) async fn accept_until<S, A>(
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
+fn builder(is_encrypted: bool) -> Builder<TokioExecutor> {
     let mut builder = over_http1(true);
+    // What says that a client goes away is encrypted too.
+    builder.http1().half_close(!is_encrypted);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -190,8 +193,7 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-/// HTTP/1.1 within bounds. A client that closes its half of the connection is answered all the same: to watch for that
-/// hyper would take memory for another request beside each. Whoever is gone is noticed when something is sent to it. Header fields in a request are at most 100, as hyper has it: were that said here, hyper would
+/// HTTP/1.1 within bounds. hyper does not watch for clients that go away while they are answered: [`HangsUp`] does. Header fields in a request are at most 100, as hyper has it: were that said here, hyper would
 /// no longer keep them on the stack. How long they may take is the place's to know: hyper would set an alarm for each.
 pub(crate) fn over_http1(keeps_alive: bool) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
@@ -230,7 +232,7 @@ async fn connect(
 
 /// Serves one connection to its end.
 pub(crate) async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream: impl AsyncRead + AsyncWrite + HangsUp + Unpin + Send + 'static,
     from: IpAddr,
     server: &Builder<TokioExecutor>,
     answers: Arc<impl Answers>,
