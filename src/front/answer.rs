@@ -55,10 +55,9 @@ impl Front {
         let found = routes.find(is_https, &plain, request.uri().path()).cloned();
         let asks_html = pages::asks_html(request.headers());
         let Some(deployed) = found else {
-            let host = plain;
-            return match is_this_machine(name_of(&host)) {
-                true => pages::index(&routes, &host, is_https, asks_html),
-                false => pages::not_found(&host, asks_html),
+            return match is_this_machine(name_of(&plain)) {
+                true => pages::index(&routes, &plain, is_https, asks_html),
+                false => pages::not_found(&plain, asks_html),
             };
         };
         let stopwatch = Stopwatch::start();

@@ -180,7 +180,7 @@ fn open_tables(path: &Path) -> Result<Tables, OpenError> {
     // What is sealed does not compress: trying costs time. The keys of `seq` do.
     let sealed = |bytes| move || small(bytes)().data_block_compression_policy(CompressionPolicy::disabled());
     // Point reads of entries look through fewer rows of a block than with the usual 10 and 16, and find all filters and
-    // indexes in memory: two bytes a row.
+    // indexes in memory: a few bytes a row.
     let entries = || {
         sealed(DATA_MEMTABLE_BYTES)()
             .data_block_restart_interval_policy(RestartIntervalPolicy::new([4]))

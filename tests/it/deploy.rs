@@ -69,6 +69,8 @@ fn a_script_of_2018_runs_everywhere_and_is_rolled_back_everywhere() {
     let large = format!("// {}\nsecond", "x".repeat(3 << 20));
     curl(&b, "babbage", &large, &namespace);
     curl(&b, "other", "other", &namespace);
+    // A secret is added to the version that is deployed: the one that was uploaded elsewhere has to be known first.
+    becomes(&a, "babbage", &large);
     a.ask("PUT", &scripts(&a, "/babbage/secrets"), r#"{"name":"S","text":"hush","type":"secret_text"}"#).result();
     becomes(&a, "babbage", &large);
     c.return_home();

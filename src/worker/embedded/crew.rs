@@ -53,6 +53,8 @@ struct Queue {
     /// Threads that are not lent.
     threads: usize,
     lent: usize,
+    /// Threads that wait for something to do.
+    idle: usize,
     is_ending: bool,
 }
 
@@ -77,7 +79,7 @@ pub(super) fn this_thread() -> Pid {
 impl Crew {
     /// Needs a tokio runtime around it, in which what scripts wait for runs.
     pub(super) fn start(threads: usize) -> std::io::Result<Arc<Self>> {
-        let queue = Queue { waiting: VecDeque::new(), threads: 0, lent: 0, is_ending: false };
+        let queue = Queue { waiting: VecDeque::new(), threads: 0, lent: 0, idle: 0, is_ending: false };
         let crew = Arc::new(Self {
             queue: Mutex::new(queue),
             wake: Condvar::new(),
@@ -113,8 +115,14 @@ impl Crew {
 
     /// Runs it as soon as a thread is free. It must not be here already.
     pub(super) fn run(&self, turn: Arc<dyn Turn>) {
-        self.queue().waiting.push_back(turn);
-        self.wake.notify_one();
+        let mut queue = self.queue();
+        queue.waiting.push_back(turn);
+        let is_awaited = queue.idle > 0;
+        drop(queue);
+        // It takes a system call, whether anyone waits or not.
+        if is_awaited {
+            self.wake.notify_one();
+        }
     }
 
     /// Called now and then by what computes on one of the threads.
@@ -153,7 +161,9 @@ impl Crew {
             if let Some(turn) = queue.waiting.pop_front() {
                 return Some(turn);
             }
+            queue.idle += 1;
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
         }
     }
 
