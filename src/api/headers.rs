@@ -26,7 +26,7 @@ pub(crate) struct HeaderGuard<T> {
     place: Arc<Place>,
     is_first: bool,
     is_http2: bool,
-    /// Somebody reads, and notices the end: since the last flush.
+    /// hyper waits for something to read, and notices the end itself.
     is_read: bool,
 }
 
@@ -39,7 +39,6 @@ impl<T> HeaderGuard<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for HeaderGuard<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        this.is_read = true;
         if this.place.is_late() {
             if this.place.has_begun() && !this.is_http2 {
                 // If it does not go out at once, nobody is listening.
@@ -49,7 +48,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for HeaderGuard<T> {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        this.is_read = read.is_pending();
+        ready!(read)?;
         let read = buf.filled().get(before..).unwrap_or_default();
         if !read.is_empty() {
             this.place.begin();
@@ -66,8 +67,7 @@ impl<T: AsyncWrite + HangsUp + Unpin> AsyncWrite for HeaderGuard<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let is_read = std::mem::take(&mut self.is_read);
-        if !is_read && self.place.is_asked() && self.inner.has_hung_up(cx) {
+        if !self.is_read && self.place.is_asked() && self.inner.has_hung_up(cx) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Pin::new(&mut self.inner).poll_flush(cx)

@@ -1,14 +1,19 @@
 //! What happens below the requests: HTTP/2, HEAD, slow clients, the end of the server.
 
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::Request;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::{sleep, timeout};
 
 use super::*;
+use crate::api::serve::{Answers, serve_with};
 
 #[tokio::test]
 async fn cleartext_http2_is_spoken() {
@@ -145,4 +150,60 @@ async fn an_http2_connection_has_so_many_requests_at_a_time() {
         answered = answered || health().await.is_ok_and(|answer| answer.is_ok_and(|answer| answer.is_ok()));
     }
     assert!(answered, "there is room again");
+}
+
+/// Answers nobody, and counts those who wait.
+struct Waits(Arc<AtomicUsize>);
+
+/// One of them.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Answers for Waits {
+    type Body = Empty<Bytes>;
+
+    async fn answer(&self, _: Request<Incoming>, _: IpAddr) -> Result<Response<Self::Body>, Infallible> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let _waiting = Waiting(Arc::clone(&self.0));
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_ends_its_request_and_gives_its_place_up() {
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let serving = tokio::spawn(serve_with(listener, Arc::new(Waits(Arc::clone(&waiting))), std::future::pending()));
+    let becomes = async |count: usize| {
+        let reached = async {
+            while waiting.load(Ordering::SeqCst) != count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), reached).await.is_ok()
+    };
+    for request in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"]
+    {
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            let mut client = TcpStream::connect(address).await.expect("connected");
+            client.write_all(request.as_bytes()).await.expect("written");
+            clients.push(client);
+        }
+        assert!(becomes(3).await, "all are asked for");
+        clients.pop();
+        assert!(becomes(2).await, "one went away: {request}");
+        clients[0].shutdown().await.expect("closed");
+        assert!(becomes(1).await, "one says nothing more: {request}");
+        assert!(!becomes(0).await, "one is still there");
+        drop(clients);
+        assert!(becomes(0).await);
+    }
+    serving.abort();
 }

@@ -2,7 +2,7 @@
 import { ask, bufferOf, bytesOf, finish, host, join, text } from "starling:host";
 import { AbortController, AbortSignal } from "starling:events";
 import { Blob, FormData, blobBytes, readMultipart, writeMultipart } from "starling:form";
-import { Headers, fromFlat, toFlat } from "starling:headers";
+import { Headers, fromFlat, listOf, toFlat } from "starling:headers";
 import { ReadableStream, inner, nodeStream } from "starling:streams";
 import { URL, URLSearchParams } from "starling:url";
 
@@ -254,7 +254,7 @@ export class Response extends Body {
     send = (response, visit, isLast) => {
       const { status, statusText, headers, flat, type } = response.#own;
       // Of all headers the type of the content alone, if nobody has asked for them.
-      const fields = headers ? toFlat(response.headers) : flat;
+      const fields = headers ? toFlat(response.headers) : flat === undefined ? undefined : listOf(flat);
       const body = take(response);
       if (body === null || typeof body === "string" || !(body instanceof ReadableStream)) {
         host.respond(visit, isLast, status, body, fields === undefined ? type : undefined, fields, statusText);

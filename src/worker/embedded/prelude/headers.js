@@ -98,4 +98,4 @@ export class Headers {
 }
 finish("Headers", Headers);
 
-export { fromFlat, toFlat };
+export { fromFlat, listOf, toFlat };
