@@ -226,8 +226,7 @@ impl Kv {
             let now = self.now_ms();
             let is_good = bool::from(right.ct_eq(&hash)) && (token.expires_ms == 0 || now < token.expires_ms);
             if is_good && now >= noted_ms.load(Ordering::Relaxed).saturating_add(USE_NOTED_EVERY_MS) {
-                self.note_use(token.id, now);
-                noted_ms.store(now, Ordering::Relaxed);
+                noted_ms.store(self.note_use(token.id, now), Ordering::Relaxed);
             }
             is_good.then(|| Arc::clone(token))
         });
@@ -240,18 +239,18 @@ impl Kv {
         }
     }
 
-    /// Writes down that a token is used, unless that was done within the hour.
-    fn note_use(&self, id: TokenId, now_ms: u64) {
+    /// Writes down that a token is used, unless that was done within the hour. Gives when it was.
+    fn note_use(&self, id: TokenId, now_ms: u64) -> u64 {
         let mut noted = self.0.token_uses.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if noted.get(&id).is_some_and(|noted| now_ms < noted + USE_NOTED_EVERY_MS) {
-            return;
+        if let Some(noted_ms) = noted.get(&id).filter(|noted| now_ms < **noted + USE_NOTED_EVERY_MS) {
+            return *noted_ms;
         }
         if noted.len() >= TOKENS_PER_ACCOUNT_MAX {
             noted.clear();
         }
         noted.insert(id, now_ms);
         drop(noted);
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return now_ms };
         // Outside of the session of the request.
         let kv = Self(Arc::clone(&self.0), None);
         runtime.spawn(async move {
@@ -265,6 +264,7 @@ impl Kv {
                 let _ = kv.write(key, content).await;
             }
         });
+        now_ms
     }
 
     fn token_row(&self, id: TokenId) -> Result<Option<(Token, [u8; 32])>, KvError> {
