@@ -37,8 +37,8 @@ const START_CPU_MAX: Duration = Duration::from_secs(1);
 const REST_CPU_MAX: Duration = Duration::from_millis(50);
 /// The shortest time in which a script can fill its heap.
 const FILLING_MIN: Duration = Duration::from_millis(50);
-/// How long something takes at most of which it need not be asked how much of that it has computed.
-const AT_ONCE: Duration = Duration::from_millis(1);
+/// How much of what a turn has computed may be guessed before it is asked for.
+const GUESSED_MAX: Duration = Duration::from_millis(1);
 /// Events of one turn.
 const EVENTS_MAX: usize = 64;
 
@@ -125,6 +125,29 @@ impl Meter {
     fn begin(&self, now: Duration, left: Duration) {
         self.until.store(nanos(now + left), Ordering::Relaxed);
         self.is_exceeded.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Processor time of a thread. To ask for it takes a system call: what was over soon is taken to have computed for as long
+/// as it took.
+struct Spent {
+    now: Duration,
+    /// Of that.
+    guessed: Duration,
+}
+
+impl Spent {
+    fn read() -> Self {
+        Self { now: cpu_time(), guessed: Duration::ZERO }
+    }
+
+    /// After something that took so long.
+    fn add(&mut self, took: Duration) {
+        self.guessed += took;
+        match self.guessed < GUESSED_MAX {
+            true => self.now += took,
+            false => *self = Self::read(),
+        }
     }
 }
 
@@ -288,9 +311,7 @@ impl Isolate {
         vm.as_ref()
     }
 
-    /// `now` is this thread's processor time, and is set to that after it. To ask for that takes a system call: what is
-    /// over at once is taken to have computed for as long as it took.
-    fn handle(&self, vm: &mut Option<Vm>, event: Event, now: &mut Duration) {
+    fn handle(&self, vm: &mut Option<Vm>, event: Event, spent: &mut Spent) {
         let (Event::Asked(visit, _) | Event::Settled { visit, .. }) = &event;
         let visit = Arc::clone(visit);
         if matches!(event, Event::Settled { .. }) {
@@ -302,18 +323,17 @@ impl Isolate {
             return self.close(&visit);
         };
         let limit = self.program.cpu_ms.map_or(CPU_MAX, |ms| Duration::from_millis(u64::from(ms).max(1)));
-        let spent = Duration::from_nanos(visit.cpu_ns.load(Ordering::Relaxed));
+        let before = Duration::from_nanos(visit.cpu_ns.load(Ordering::Relaxed));
         let is_over = visit.is_over();
         *locked(&self.current) = Some(Arc::clone(&visit));
         let since = Instant::now();
         *locked(&self.computing) = Some((since, this_thread()));
-        let began = *now;
-        running.meter.begin(began, if is_over { REST_CPU_MAX } else { limit.saturating_sub(spent) });
+        let began = spent.now;
+        running.meter.begin(began, if is_over { REST_CPU_MAX } else { limit.saturating_sub(before) });
         let mut broken = running.call(event, is_over);
         broken = running.run_jobs().or(broken);
-        let took = since.elapsed();
-        *now = if took < AT_ONCE { began + took } else { cpu_time() };
-        visit.cpu_ns.fetch_add(nanos(now.saturating_sub(began)), Ordering::Relaxed);
+        spent.add(since.elapsed());
+        visit.cpu_ns.fetch_add(nanos(spent.now.saturating_sub(began)), Ordering::Relaxed);
         if running.meter.is_exceeded.load(Ordering::Relaxed) {
             broken = Some(Offence::Cpu);
         }
@@ -321,7 +341,7 @@ impl Isolate {
             let usage = running.runtime.memory_usage();
             // The heap may be empty again by now, but to fill it takes a while.
             let is_full = usize::try_from(usage.malloc_size).unwrap_or(0) > HEAP_LEN_MAX / 4 * 3;
-            match is_full || now.saturating_sub(began) > FILLING_MIN {
+            match is_full || spent.now.saturating_sub(began) > FILLING_MIN {
                 true => broken = Some(Offence::Memory),
                 false => {
                     visit.fail(EngineError::Threw);
@@ -340,9 +360,9 @@ impl Isolate {
             });
             self.close(&visit);
             // What others wait for may go on, for a moment.
-            running.meter.begin(*now, REST_CPU_MAX);
+            running.meter.begin(spent.now, REST_CPU_MAX);
             running.run_jobs();
-            *now = cpu_time();
+            *spent = Spent::read();
             if running.meter.is_exceeded.load(Ordering::Relaxed) {
                 self.give_up(vm, &EngineError::Lost);
             }
@@ -421,10 +441,10 @@ impl Isolate {
 impl Turn for Isolate {
     fn turn(self: Arc<Self>) -> bool {
         let mut vm = locked(&self.vm);
-        let mut now = cpu_time();
+        let mut spent = Spent::read();
         for _ in 0..EVENTS_MAX {
             match self.event() {
-                Some(event) => self.handle(&mut vm, event, &mut now),
+                Some(event) => self.handle(&mut vm, event, &mut spent),
                 None => {
                     if vm.is_some() && self.is_busy() {
                         self.end_what_hangs();
