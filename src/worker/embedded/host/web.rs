@@ -145,11 +145,11 @@ pub(super) fn add<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &Desk) -> rquic
             // It follows from the body.
             headers.remove(CONTENT_LENGTH);
         }
+        let content_type = match content_type.as_deref() {
+            Some(TEXT) => Some(HeaderValue::from_static(TEXT)),
+            other => other.and_then(|text| HeaderValue::try_from(text).ok()),
+        };
         if let Some(content_type) = content_type {
-            let content_type = match &*content_type {
-                TEXT => HeaderValue::from_static(TEXT),
-                _ => HeaderValue::try_from(content_type).map_err(|_| refuse("Invalid header value."))?,
-            };
             headers.insert(CONTENT_TYPE, content_type);
         }
         let body = if let Some(stream) = body.as_array() {

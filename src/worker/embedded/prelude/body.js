@@ -62,7 +62,7 @@ class Body {
     take = (body) => {
       const content = body.#content;
       if (content === null) return null;
-      const isStream = typeof content === "object" && content instanceof ReadableStream;
+      const isStream = content instanceof ReadableStream;
       if (body.#used || isStream && inner(content).disturbed) throw new TypeError("Body has already been used. It can only be used once. Use tee() first if you need to read it twice.");
       if (isStream && content.locked) throw new TypeError("This ReadableStream is currently locked to a reader.");
       body.#used = true;
@@ -256,7 +256,7 @@ export class Response extends Body {
       // Of all headers the type of the content alone, if nobody has asked for them.
       const fields = headers ? toFlat(response.headers) : flat === undefined ? undefined : listOf(flat);
       const body = take(response);
-      if (body === null || typeof body === "string" || !(body instanceof ReadableStream)) {
+      if (!(body instanceof ReadableStream)) {
         host.respond(visit, isLast, status, body, fields === undefined ? type : undefined, fields, statusText);
         return undefined;
       }

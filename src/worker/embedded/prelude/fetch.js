@@ -1,7 +1,7 @@
 // fetch: one request of the node's after another, as far as redirects lead.
 import { ask, host } from "starling:host";
 import { untilAborted } from "starling:events";
-import { fromFlat, toFlat } from "starling:headers";
+import { listOf, toFlat } from "starling:headers";
 import { Request, content, drain, got, signalOf, take } from "starling:body";
 import { ReadableStream, inner } from "starling:streams";
 import { URL } from "starling:url";
@@ -26,8 +26,8 @@ async function follow(request) {
   let headers = flat;
   for (let hops = 0; ; hops++) {
     const [status, statusText, fields, source, length] = await ask(host.fetch, method, url, headers, body);
-    const location = REDIRECTS.has(status) && request.redirect === "follow" ? fromFlat(fields, true).get("location") : null;
-    if (location === null) {
+    const location = REDIRECTS.has(status) && request.redirect === "follow" ? first("location", fields) : undefined;
+    if (location === undefined) {
       return got(status, statusText, fields, source, length, url, hops > 0);
     }
     if (source !== null) host.sourceDrop(source);
@@ -43,6 +43,11 @@ async function follow(request) {
     if (from.origin !== to.origin) headers = without(headers, ["authorization", "cookie", "proxy-authorization"]);
     url = to.href;
   }
+}
+
+/** The first value of a field. */
+function first(name, fields) {
+  return listOf(fields).find((_, at, all) => at % 2 === 1 && all[at - 1] === name);
 }
 
 function without(flat, names) {

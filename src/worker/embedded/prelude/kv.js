@@ -53,7 +53,7 @@ export class KvNamespace {
     return new Map(Object.entries(JSON.parse(json)));
   }
 
-  // Not a function that waits for another one: that takes a third of the time of a small script.
+  // Not a function that waits for another one: each costs a promise and a job.
   get(key, options) {
     return Array.isArray(key) ? this.#findMany(key, options, false) : this.#find(key, options, valueOf);
   }

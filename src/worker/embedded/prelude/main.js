@@ -47,9 +47,8 @@ function told(visit, error) {
   return [visit, text(name), text(message), text(isError ? error.stack ?? "" : "")];
 }
 
-/** An object of its own that is made when somebody looks at it. */
-function own(object, name) {
-  const value = {};
+/** A property of its own, which is made when somebody looks at it or sets it. */
+function own(object, name, value = {}) {
   Object.defineProperty(object, name, { value, writable: true, enumerable: true, configurable: true });
   return value;
 }
@@ -58,7 +57,9 @@ class ExecutionContext {
   #waiter;
   constructor(waiter) { this.#waiter = waiter; }
   get props() { return own(this, "props"); }
+  set props(value) { own(this, "props", value); }
   get exports() { return own(this, "exports"); }
+  set exports(value) { own(this, "exports", value); }
   waitUntil(promise) { this.#waiter.add(promise); }
   passThroughOnException() {}
 }
