@@ -47,7 +47,7 @@ impl Api {
             operator,
             workers,
             tails: workers::TailGrants::default(),
-            pop: header_for_good(config.pop.as_deref().unwrap_or(&config.node)),
+            pop: HeaderValue::from_str(config.pop.as_deref().unwrap_or(&config.node)).ok(),
             config,
             large_bodies: Semaphore::new(bulk::LARGE_BODIES_MAX),
             meter,
@@ -379,12 +379,6 @@ impl Api {
             (Target::Itself, _) => Err(refuse(method, "GET, PUT, DELETE")),
         }
     }
-}
-
-/// A header's value that is kept as long as the process: clones of it count no references. `None` if it can't be one.
-fn header_for_good(text: &str) -> Option<HeaderValue> {
-    HeaderValue::from_str(text).ok()?;
-    Some(HeaderValue::from_static(Box::leak(text.into())))
 }
 
 /// Writes a number's hexadecimal digits so that they end before `end`; gives where they begin.
