@@ -83,15 +83,12 @@ impl World {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn of_many_visits_that_wait_for_nothing_none_is_taken_for_one_that_hangs() {
-    let world = Arc::new(world(4).await);
-    let program = program("quick", "export default { fetch() { return new Response('ok') } }");
-    world.engine.prepare(vec![Arc::clone(&program)]);
-    let visitors = (0..16).map(|_| {
-        let (world, program) = (Arc::clone(&world), Arc::clone(&program));
+/// So many visitors at once, each so often. The script says "ok".
+async fn visit_often(world: &Arc<World>, program: &Arc<Program>, visitors: usize, times: usize) {
+    let visitors = (0..visitors).map(|_| {
+        let (world, program) = (Arc::clone(world), Arc::clone(program));
         tokio::spawn(async move {
-            for n in 0..1_500 {
+            for n in 0..times {
                 assert_eq!(world.ask(&program, "/").await.as_deref(), Ok("ok"), "visit {n}");
             }
         })
@@ -99,6 +96,36 @@ async fn of_many_visits_that_wait_for_nothing_none_is_taken_for_one_that_hangs()
     for visitor in visitors.collect::<Vec<_>>() {
         visitor.await.expect("all were answered");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_visits_that_wait_for_nothing_none_is_taken_for_one_that_hangs() {
+    let world = Arc::new(world(4).await);
+    let program = program("quick", "export default { fetch() { return new Response('ok') } }");
+    world.engine.prepare(vec![Arc::clone(&program)]);
+    visit_often(&world, &program, 16, 1_500).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_does_not_wait_for_what_computes_after_it_in_the_same_turn() {
+    let world = Arc::new(world(1).await);
+    let program = program("mixed", CODE);
+    world.engine.prepare(vec![Arc::clone(&program)]);
+    assert_eq!(world.ask(&program, "/").await.as_deref(), Ok("1"));
+    let mut answered = Vec::new();
+    // While the first one computes, the others get in line.
+    for path in ["/spin", "/", "/spin"] {
+        let (world, program) = (Arc::clone(&world), Arc::clone(&program));
+        answered.push(tokio::spawn(async move { world.ask(&program, path).await.map(|_| Instant::now()) }));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut at = Vec::new();
+    for visit in answered {
+        at.push(visit.await.expect("it runs").expect("an answer"));
+    }
+    assert!(at[1] > at[0] - Duration::from_millis(50), "the second one waits for the first");
+    let ahead = at[2].saturating_duration_since(at[1]);
+    assert!(ahead > Duration::from_millis(100), "told {ahead:?} before the third, which computes for 250 ms");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,17 +167,7 @@ async fn a_script_in_demand_gets_a_runtime_for_each_thread_and_no_more() {
         world.engine.prepare(vec![Arc::clone(&program)]);
         assert_eq!(world.ask(&program, "/").await.as_deref(), Ok("ok"));
         assert_eq!(world.engine.shelf.isolates().len(), 1, "one visitor needs one");
-        let visitors = (0..32).map(|_| {
-            let (world, program) = (Arc::clone(&world), Arc::clone(&program));
-            tokio::spawn(async move {
-                for n in 0..50 {
-                    assert_eq!(world.ask(&program, "/").await.as_deref(), Ok("ok"), "visit {n}");
-                }
-            })
-        });
-        for visitor in visitors.collect::<Vec<_>>() {
-            visitor.await.expect("all were answered");
-        }
+        visit_often(&world, &program, 32, 50).await;
         // On a slow machine one may have been taken for stuck meanwhile, and given up.
         world.sweep();
         let runtimes = world.engine.shelf.isolates().len();
