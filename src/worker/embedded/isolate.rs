@@ -4,7 +4,7 @@
 //! handles some. Nothing of one isolate is reachable from another. Knows nothing of which scripts there are.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::crew::{Turn, cpu_time, this_thread};
 use super::host::{self, Given, Outcome};
+use super::meter::{Meter, Spent, nanos};
 use super::outbox;
 use super::visit::Visit;
 use super::{Ground, modules};
@@ -37,8 +38,6 @@ const START_CPU_MAX: Duration = Duration::from_secs(1);
 const REST_CPU_MAX: Duration = Duration::from_millis(50);
 /// The shortest time in which a script can fill its heap.
 const FILLING_MIN: Duration = Duration::from_millis(50);
-/// How much of what a turn has computed may be guessed before it is asked for.
-const GUESSED_MAX: Duration = Duration::from_millis(1);
 /// Events of one turn.
 const EVENTS_MAX: usize = 64;
 
@@ -110,49 +109,6 @@ struct Vm {
     context: Context,
     runtime: Runtime,
     meter: Arc<Meter>,
-}
-
-/// How far a script may compute: looked at by the interpreter itself.
-#[derive(Default)]
-struct Meter {
-    /// In nanoseconds of the thread's processor time.
-    until: AtomicU64,
-    is_exceeded: AtomicBool,
-}
-
-impl Meter {
-    /// From `now` on, for as long as is left.
-    fn begin(&self, now: Duration, left: Duration) {
-        self.until.store(nanos(now + left), Ordering::Relaxed);
-        self.is_exceeded.store(false, Ordering::Relaxed);
-    }
-}
-
-/// Processor time of a thread. To ask for it takes a system call: what was over soon is taken to have computed for as long
-/// as it took.
-struct Spent {
-    now: Duration,
-    /// Of that.
-    guessed: Duration,
-}
-
-impl Spent {
-    fn read() -> Self {
-        Self { now: cpu_time(), guessed: Duration::ZERO }
-    }
-
-    /// After something that took so long.
-    fn add(&mut self, took: Duration) {
-        self.guessed += took;
-        match self.guessed < GUESSED_MAX {
-            true => self.now += took,
-            false => *self = Self::read(),
-        }
-    }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -328,20 +284,20 @@ impl Isolate {
         *locked(&self.current) = Some(Arc::clone(&visit));
         let since = Instant::now();
         *locked(&self.computing) = Some((since, this_thread()));
-        let began = spent.now;
+        let began = spent.now();
         running.meter.begin(began, if is_over { REST_CPU_MAX } else { limit.saturating_sub(before) });
         let mut broken = running.call(event, is_over);
         broken = running.run_jobs().or(broken);
         spent.add(since.elapsed());
-        visit.cpu_ns.fetch_add(nanos(spent.now.saturating_sub(began)), Ordering::Relaxed);
-        if running.meter.is_exceeded.load(Ordering::Relaxed) {
+        visit.cpu_ns.fetch_add(nanos(spent.now().saturating_sub(began)), Ordering::Relaxed);
+        if running.meter.is_exceeded() {
             broken = Some(Offence::Cpu);
         }
         if self.is_suspect.swap(false, Ordering::Relaxed) {
             let usage = running.runtime.memory_usage();
             // The heap may be empty again by now, but to fill it takes a while.
             let is_full = usize::try_from(usage.malloc_size).unwrap_or(0) > HEAP_LEN_MAX / 4 * 3;
-            match is_full || spent.now.saturating_sub(began) > FILLING_MIN {
+            match is_full || spent.now().saturating_sub(began) > FILLING_MIN {
                 true => broken = Some(Offence::Memory),
                 false => {
                     visit.fail(EngineError::Threw);
@@ -360,10 +316,10 @@ impl Isolate {
             });
             self.close(&visit);
             // What others wait for may go on, for a moment.
-            running.meter.begin(spent.now, REST_CPU_MAX);
+            running.meter.begin(spent.now(), REST_CPU_MAX);
             running.run_jobs();
             *spent = Spent::read();
-            if running.meter.is_exceeded.load(Ordering::Relaxed) {
+            if running.meter.is_exceeded() {
                 self.give_up(vm, &EngineError::Lost);
             }
         }
@@ -488,18 +444,14 @@ impl Vm {
             outbox::flush();
             let now = cpu_time();
             crew.notice(now);
-            let is_exceeded = nanos(now) >= watched.until.load(Ordering::Relaxed);
-            if is_exceeded {
-                watched.is_exceeded.store(true, Ordering::Relaxed);
-            }
-            is_exceeded
+            watched.look(now)
         })));
         let context = Context::full(&runtime).map_err(|error| error.to_string())?;
         meter.begin(cpu_time(), START_CPU_MAX);
         let started = context.with(|ctx| start(&ctx, isolate).catch(&ctx).map_err(|error| error.to_string()));
         let vm = Self { context, runtime, meter };
         match started {
-            _ if vm.meter.is_exceeded.load(Ordering::Relaxed) => {
+            _ if vm.meter.is_exceeded() => {
                 Err(format!("it computed for more than {} ms before it could be asked", START_CPU_MAX.as_millis()))
             }
             started => started.map(|()| vm),
@@ -539,7 +491,7 @@ impl Vm {
                 Ok(false) => return offence,
                 Err(failed) => {
                     offence = failed.0.with(|ctx| offence_of(&ctx.catch())).or(offence);
-                    if self.meter.is_exceeded.load(Ordering::Relaxed) {
+                    if self.meter.is_exceeded() {
                         return Some(Offence::Cpu);
                     }
                 }

@@ -9,6 +9,7 @@ mod check;
 mod crew;
 mod host;
 mod isolate;
+mod meter;
 mod modules;
 mod outbound;
 mod outbox;

@@ -1,0 +1,71 @@
+//! How far a script may compute, and how much of that it has.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::crew::cpu_time;
+
+/// How much of what a turn has computed may be guessed before it is asked for.
+const GUESSED_MAX: Duration = Duration::from_millis(1);
+
+/// How far a script may compute: looked at by the interpreter itself.
+#[derive(Default)]
+pub(super) struct Meter {
+    /// In nanoseconds of the thread's processor time.
+    until: AtomicU64,
+    is_exceeded: AtomicBool,
+}
+
+impl Meter {
+    /// From `now` on, for as long as is left.
+    pub(super) fn begin(&self, now: Duration, left: Duration) {
+        self.until.store(nanos(now + left), Ordering::Relaxed);
+        self.is_exceeded.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it has computed for too long by now.
+    pub(super) fn look(&self, now: Duration) -> bool {
+        let is_exceeded = nanos(now) >= self.until.load(Ordering::Relaxed);
+        if is_exceeded {
+            self.is_exceeded.store(true, Ordering::Relaxed);
+        }
+        is_exceeded
+    }
+
+    /// Whether it was found to have computed for too long.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.is_exceeded.load(Ordering::Relaxed)
+    }
+}
+
+/// Processor time of a thread. To ask for it takes a system call: what was over soon is taken to have computed for as long
+/// as it took.
+pub(super) struct Spent {
+    now: Duration,
+    /// Of that.
+    guessed: Duration,
+}
+
+impl Spent {
+    pub(super) fn read() -> Self {
+        Self { now: cpu_time(), guessed: Duration::ZERO }
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// After something that took so long.
+    pub(super) fn add(&mut self, took: Duration) {
+        self.guessed += took;
+        match self.guessed < GUESSED_MAX {
+            true => self.now += took,
+            false => *self = Self::read(),
+        }
+    }
+}
+
+/// In whole nanoseconds.
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
