@@ -11,6 +11,9 @@ pub mod replica;
 
 #[cfg(feature = "node")]
 #[doc(hidden)]
+pub mod allocator;
+#[cfg(feature = "node")]
+#[doc(hidden)]
 pub mod api;
 #[cfg(feature = "node")]
 #[doc(hidden)]

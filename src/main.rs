@@ -5,9 +5,13 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use starling::allocator::BySize;
 use starling::cli::Cli;
 use starling::exit::Exit;
 use starling::terminal;
+
+#[global_allocator]
+static MEMORY: BySize = BySize;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {

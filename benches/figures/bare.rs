@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fjall::{Database, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -67,49 +67,62 @@ pub async fn serve() {
     }
 }
 
-/// Puts per second of the storage engine alone: `writers` threads, each waiting for its write; one thread that
-/// commits whatever waits, with or without an fsync.
-pub fn engine_puts(directory: &Path, writers: usize, time: Duration, sync: bool) -> f64 {
-    let database = Database::builder(directory).open().expect("a database");
-    let keyspace = database.keyspace("data", KeyspaceCreateOptions::default).expect("a keyspace");
-    let (submit, submitted) = mpsc::channel::<(u64, mpsc::SyncSender<()>)>();
-    let committer = std::thread::spawn(move || {
-        let mut count = 0;
-        while let Ok(first) = submitted.recv() {
-            let mut waiting = vec![first];
-            waiting.extend(submitted.try_iter());
-            let mut batch = database.batch();
-            for (number, _) in &waiting {
-                batch.insert(&keyspace, key(*number), value(*number));
-            }
-            let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
-            batch.durability(Some(mode)).commit().expect("committed");
-            count += waiting.len();
-            for (_, done) in waiting {
-                let _ = done.send(());
-            }
-        }
-        count
-    });
-    let start = Instant::now();
-    let threads: Vec<_> = (0..writers)
-        .map(|writer| {
-            let submit = submit.clone();
-            std::thread::spawn(move || {
-                let (done, wait) = mpsc::sync_channel(1);
-                let mut number = writer as u64;
-                while start.elapsed() < time {
-                    submit.send((number, done.clone())).expect("the committer runs");
-                    wait.recv().expect("the committer answers");
-                    number += writers as u64;
+/// The storage engine alone.
+#[derive(Clone)]
+pub struct StorageEngine {
+    database: Database,
+    keyspace: Keyspace,
+}
+
+impl StorageEngine {
+    pub fn open(directory: &Path) -> Self {
+        let database = Database::builder(directory).open().expect("a database");
+        let keyspace = database.keyspace("data", KeyspaceCreateOptions::default).expect("a keyspace");
+        Self { database, keyspace }
+    }
+
+    /// Puts per second: `writers` threads, each waiting for its write; one thread that commits whatever waits, with or
+    /// without an fsync.
+    pub fn puts(self, writers: usize, time: Duration, sync: bool) -> f64 {
+        let (submit, submitted) = mpsc::channel::<(u64, mpsc::SyncSender<()>)>();
+        let committer = std::thread::spawn(move || {
+            let mut count = 0;
+            while let Ok(first) = submitted.recv() {
+                let mut waiting = vec![first];
+                waiting.extend(submitted.try_iter());
+                let mut batch = self.database.batch();
+                for (number, _) in &waiting {
+                    batch.insert(&self.keyspace, key(*number), value(*number));
                 }
+                let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
+                batch.durability(Some(mode)).commit().expect("committed");
+                count += waiting.len();
+                for (_, done) in waiting {
+                    let _ = done.send(());
+                }
+            }
+            count
+        });
+        let start = Instant::now();
+        let threads: Vec<_> = (0..writers)
+            .map(|writer| {
+                let submit = submit.clone();
+                std::thread::spawn(move || {
+                    let (done, wait) = mpsc::sync_channel(1);
+                    let mut number = writer as u64;
+                    while start.elapsed() < time {
+                        submit.send((number, done.clone())).expect("the committer runs");
+                        wait.recv().expect("the committer answers");
+                        number += writers as u64;
+                    }
+                })
             })
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| thread.join().expect("a writer ends well"));
-    let elapsed = start.elapsed();
-    drop(submit);
-    committer.join().expect("the committer ends well") as f64 / elapsed.as_secs_f64()
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("a writer ends well"));
+        let elapsed = start.elapsed();
+        drop(submit);
+        committer.join().expect("the committer ends well") as f64 / elapsed.as_secs_f64()
+    }
 }
 
 /// A Redis server, gone when dropped.

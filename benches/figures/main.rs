@@ -1,7 +1,8 @@
 //! What Starling costs, beside the limit or the peer that it should be compared with, in one run.
 //!
 //! `cargo bench --bench figures` prints a table; `-- --json` one JSON object; `-- --quick` takes a tenth of the time.
-//! The client shares the machine's cores with the server, on both sides of each ratio.
+//! The client shares the machine's cores with the server, on both sides of each ratio, and what is compared is measured in
+//! turn: the figure and what is beside it are medians, and so is the ratio of the rounds.
 #![allow(clippy::disallowed_methods, reason = "measures time")]
 
 mod bare;
@@ -18,14 +19,28 @@ use serde_json::json;
 use flock::{Node, agree};
 use load::{Make, Seen, http, resp};
 
+/// As the program has it: what it is compared with gets the same.
+#[global_allocator]
+static MEMORY: starling::allocator::BySize = starling::allocator::BySize;
+
 const CONNECTIONS: usize = 64;
+/// How often two that are compared take turns.
+const ROUNDS: u32 = 5;
 
 struct Row {
     name: &'static str,
     figure: f64,
     unit: &'static str,
-    beside: Option<(&'static str, f64)>,
+    beside: Option<Beside>,
     goal: Option<(Goal, f64)>,
+}
+
+/// What a figure is compared with, how much that does, and the ratio of the two.
+#[derive(Clone, Copy)]
+struct Beside {
+    what: &'static str,
+    figure: f64,
+    ratio: f64,
 }
 
 #[derive(Clone, Copy)]
@@ -35,13 +50,9 @@ enum Goal {
 }
 
 impl Row {
-    fn ratio(&self) -> Option<f64> {
-        self.beside.map(|(_, beside)| self.figure / beside)
-    }
-
     fn is_met(&self) -> Option<bool> {
         match self.goal? {
-            (Goal::RatioAtLeast, goal) => Some(self.ratio()? >= goal),
+            (Goal::RatioAtLeast, goal) => Some(self.beside?.ratio >= goal),
             (Goal::AtMost, goal) => Some(self.figure <= goal),
         }
     }
@@ -58,14 +69,14 @@ impl Figures {
         name: &'static str,
         figure: f64,
         unit: &'static str,
-        beside: Option<(&'static str, f64)>,
+        beside: Option<Beside>,
         goal: Option<(Goal, f64)>,
     ) {
         let row = Row { name, figure, unit, beside, goal };
         if !self.quiet {
             let figure = format!("{:.*} {unit}", usize::from(row.figure < 100.0) * 2, row.figure);
-            let beside = row.beside.map_or(String::new(), |(what, beside)| {
-                format!("{:>5.2} x {what} ({:.*})", row.figure / beside, usize::from(beside < 100.0) * 2, beside)
+            let beside = row.beside.map_or(String::new(), |Beside { what, figure, ratio }| {
+                format!("{ratio:>5.2} x {what} ({figure:.*})", usize::from(figure < 100.0) * 2)
             });
             let goal = row.goal.map_or(String::new(), |(goal, bound)| {
                 let met = if row.is_met() == Some(true) { "met" } else { "MISSED" };
@@ -96,8 +107,9 @@ fn main() {
             .iter()
             .map(|row| {
                 json!({
-                    "name": row.name, "figure": row.figure, "unit": row.unit, "ratio": row.ratio(),
-                    "beside": row.beside.map(|(what, beside)| json!({ "name": what, "figure": beside })),
+                    "name": row.name, "figure": row.figure, "unit": row.unit,
+                    "ratio": row.beside.map(|beside| beside.ratio),
+                    "beside": row.beside.map(|beside| json!({ "name": beside.what, "figure": beside.figure })),
                     "goal_met": row.is_met(),
                 })
             })
@@ -108,60 +120,56 @@ fn main() {
 
 async fn run(figures: &mut Figures, quick: bool) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let time = Duration::from_secs(if quick { 1 } else { 8 });
+    let time = Duration::from_secs(if quick { 2 } else { 10 });
     let scale = if quick { 10 } else { 1 };
+    let engine = bare::StorageEngine::open(&directory.path().join("engine"));
+    let engine = async |time: Duration, sync: bool| {
+        let engine = engine.clone();
+        tokio::task::spawn_blocking(move || engine.puts(CONNECTIONS, time, sync)).await.expect("ran")
+    };
 
     // Writes.
-    let (dir, t) = (directory.path().join("engine-fsync"), time);
-    let engine = tokio::task::spawn_blocking(move || bare::engine_puts(&dir, CONNECTIONS, t, true)).await.expect("ran");
     let node = Node::start(&directory.path().join("fsync"), &[]);
     let namespace = node.namespace("figures");
-    let puts = load(&node, time, put(&node, &namespace)).await;
-    figures.add(
-        "durable puts through HTTP, 64 connections",
-        puts.per_second,
-        "/s",
-        Some(("engine alone", engine)),
-        Some((Goal::RatioAtLeast, 0.6)),
-    );
+    let ours = async |time| load(&node, time, put(&node, &namespace)).await;
+    let (puts, beside) = in_turn("engine alone", time, async |time| engine(time, true).await, ours).await;
+    let goal = Some((Goal::RatioAtLeast, 0.6));
+    figures.add("durable puts through HTTP, 64 connections", puts.per_second, "/s", Some(beside), goal);
     figures.add("  latency p50", puts.p50.as_secs_f64() * 1e3, "ms", None, None);
     figures.add("  latency p99", puts.p99.as_secs_f64() * 1e3, "ms", None, None);
     if let Some(redis) = bare::Redis::start(&directory.path().join("redis-always"), "always").await {
-        let set = load::run(redis.address, CONNECTIONS, time, redis_set(), resp).await;
-        figures.add("  beside Redis, appendfsync always", puts.per_second, "/s", Some(("Redis", set.per_second)), None);
+        let set = async |time| load::run(redis.address, CONNECTIONS, time, redis_set(), resp).await.per_second;
+        let (puts, beside) = in_turn("Redis", time, set, ours).await;
+        figures.add("  beside Redis, appendfsync always", puts.per_second, "/s", Some(beside), None);
     }
     drop(node);
-    let (dir, t) = (directory.path().join("engine-os"), time);
-    let engine =
-        tokio::task::spawn_blocking(move || bare::engine_puts(&dir, CONNECTIONS, t, false)).await.expect("ran");
     let node = Node::start(&directory.path().join("os"), &["--durability", "os"]);
     let namespace = node.namespace("figures");
-    let puts = load(&node, time, put(&node, &namespace)).await;
-    figures.add("puts, --durability os", puts.per_second, "/s", Some(("engine alone", engine)), None);
+    let ours = async |time| load(&node, time, put(&node, &namespace)).await;
+    let (puts, beside) = in_turn("engine alone", time, async |time| engine(time, false).await, ours).await;
+    figures.add("puts, --durability os", puts.per_second, "/s", Some(beside), None);
 
     // Reads.
     let count = 100_000 / scale;
     bulk(&node, &namespace, 0, count);
     let bare = bare::Bare::start();
-    let limit = load::run(bare.address, CONNECTIONS, time, get(&node, &namespace, 1), http).await;
-    drop(bare);
     for (name, keys) in [("hot gets through HTTP", 1), ("random gets through HTTP", count)] {
-        let gets = load(&node, time, get(&node, &namespace, keys)).await;
-        figures.add(
-            name,
-            gets.per_second,
-            "/s",
-            Some(("bare handler", limit.per_second)),
-            Some((Goal::RatioAtLeast, 0.75)),
-        );
+        // The same requests, whoever is asked.
+        let make = get(&node, &namespace, keys);
+        let limit = async |time| load::run(bare.address, CONNECTIONS, time, make.clone(), http).await.per_second;
+        let ours = async |time| load(&node, time, make.clone()).await;
+        let (gets, beside) = in_turn("bare handler", time, limit, ours).await;
+        figures.add(name, gets.per_second, "/s", Some(beside), Some((Goal::RatioAtLeast, 0.75)));
         figures.add("  latency p99", gets.p99.as_secs_f64() * 1e3, "ms", None, None);
     }
+    drop(bare);
     if let Some(redis) = bare::Redis::start(&directory.path().join("redis"), "no").await {
         load::run(redis.address, 1, Duration::from_millis(50), redis_set(), resp).await;
         let hot: Make = Arc::new(|_| b"*2\r\n$3\r\nGET\r\n$16\r\nkey-000000000000\r\n".to_vec());
-        let redis_gets = load::run(redis.address, CONNECTIONS, time, hot, resp).await;
-        let gets = load(&node, time, get(&node, &namespace, 1)).await;
-        figures.add("  beside Redis", gets.per_second, "/s", Some(("Redis", redis_gets.per_second)), None);
+        let theirs = async |time| load::run(redis.address, CONNECTIONS, time, hot.clone(), resp).await.per_second;
+        let ours = async |time| load(&node, time, get(&node, &namespace, 1)).await;
+        let (gets, beside) = in_turn("Redis", time, theirs, ours).await;
+        figures.add("  beside Redis", gets.per_second, "/s", Some(beside), None);
     }
     let path = format!("{namespace}/keys?limit=1000");
     let lists = load(&node, time, request(&node, "GET", path, Vec::new())).await;
@@ -174,6 +182,28 @@ async fn run(figures: &mut Figures, quick: bool) {
     replication(figures, directory.path(), 100_000 / scale);
     million(figures, directory.path(), 1_000_000 / scale);
     spread::run(figures, directory.path(), Duration::from_secs(if quick { 10 } else { 60 }));
+}
+
+/// Measures two in turn, for so long each: ours of the middle round, and how much the other does beside it.
+async fn in_turn(
+    what: &'static str,
+    time: Duration,
+    mut theirs: impl AsyncFnMut(Duration) -> f64,
+    mut ours: impl AsyncFnMut(Duration) -> Seen,
+) -> (Seen, Beside) {
+    let (mut seen, mut besides, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let beside = theirs(time / ROUNDS).await;
+        let round = ours(time / ROUNDS).await;
+        ratios.push(round.per_second / beside);
+        besides.push(beside);
+        seen.push(round);
+    }
+    seen.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
+    besides.sort_by(f64::total_cmp);
+    ratios.sort_by(f64::total_cmp);
+    let middle = ROUNDS as usize / 2;
+    (seen[middle], Beside { what, figure: besides[middle], ratio: ratios[middle] })
 }
 
 /// How fast a second node takes in what the first one writes, and how fast it catches up on what it has missed.

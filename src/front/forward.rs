@@ -78,14 +78,15 @@ pub(super) fn request(parts: Parts, host: &str, body: Streamed, origin: &Origin<
         headers.remove(name);
     }
     headers.insert(CF, origin.cf.spoken(parts.version));
-    let mut insert = |name, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    insert(HOST, host);
-    insert(CLIENT_ADDRESS, &origin.address.to_string());
-    insert(PROTOCOL, if origin.is_https { "https" } else { "http" });
+    headers.insert(PROTOCOL, HeaderValue::from_static(if origin.is_https { "https" } else { "http" }));
+    if headers.get(HOST).is_none_or(|stated| stated != host)
+        && let Ok(host) = HeaderValue::from_str(host)
+    {
+        headers.insert(HOST, host);
+    }
+    if let Ok(address) = HeaderValue::try_from(origin.address.to_string()) {
+        headers.insert(CLIENT_ADDRESS, address);
+    }
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     *request.uri_mut() = path.map_or(Uri::from_static("/"), Uri::from);

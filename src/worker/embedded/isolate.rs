@@ -38,6 +38,8 @@ const START_CPU_MAX: Duration = Duration::from_secs(1);
 const REST_CPU_MAX: Duration = Duration::from_millis(50);
 /// The shortest time in which a script can fill its heap.
 const FILLING_MIN: Duration = Duration::from_millis(50);
+/// How long what was begun may go on after an answer.
+const AFTERMATH_MAX: Duration = Duration::from_secs(30);
 /// Events of one turn.
 const EVENTS_MAX: usize = 64;
 
@@ -330,6 +332,19 @@ impl Isolate {
     /// How long it has been computing without a pause, and on which thread.
     pub(super) fn computing(&self) -> Option<(Duration, Pid)> {
         locked(&self.computing).map(|(since, thread)| (since.elapsed(), thread))
+    }
+
+    /// Ends what does not come to an answer, and what goes on for too long after one.
+    pub(super) fn end_what_is_over(&self) {
+        for visit in self.visits() {
+            let is_late = visit.is_late();
+            if let Some(limit) = is_late {
+                visit.fail(EngineError::Slow { limit_secs: limit.as_secs() });
+            }
+            if is_late.is_some() || visit.idle().is_some_and(|idle| idle > AFTERMATH_MAX) {
+                self.close(&visit);
+            }
+        }
     }
 
     /// It has stood still for longer than its limit allows, where the interpreter can't be interrupted.

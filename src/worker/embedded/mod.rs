@@ -31,7 +31,7 @@ use hyper::{Request, Response};
 use serde_json::{Value as Json, json};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::cache::Cache;
 use super::engine::{Engine, EngineError, Running, Streamed, Vitals};
@@ -100,7 +100,7 @@ impl Embedded {
         Ok(Self { ground, shelf, sweeper })
     }
 
-    /// Has a program handle something within so long.
+    /// Has a program handle something within so long, give or take a sweep.
     async fn have(
         &self,
         program: &Arc<Program>,
@@ -111,19 +111,11 @@ impl Embedded {
     ) -> Result<Response<Streamed>, EngineError> {
         let isolate = self.shelf.isolate(&program.version, &self.ground)?;
         let (answer, answered) = oneshot::channel();
-        let visit = Arc::new(Visit::new(isolate.next_number(), &self.ground.kv, hops, answer, event));
+        let visit = Arc::new(Visit::new(isolate.next_number(), &self.ground.kv, hops, patience, answer, event));
         let asked = asked(&visit);
-        isolate.ask(Arc::clone(&visit), asked);
-        match timeout(patience, answered).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(EngineError::Lost),
-            Err(_) => {
-                let error = EngineError::Slow { limit_secs: patience.as_secs() };
-                visit.fail(error.clone());
-                isolate.close(&visit);
-                Err(error)
-            }
-        }
+        isolate.ask(visit, asked);
+        // Whoever is late is told by a sweep.
+        answered.await.unwrap_or(Err(EngineError::Lost))
     }
 
     /// Whether anyone wants to know what a program does.
@@ -216,11 +208,7 @@ impl Drop for Embedded {
 async fn linger(isolate: Arc<Isolate>) {
     let until = Instant::now() + TIMER_PATIENCE;
     while isolate.is_busy() && Instant::now() < until {
-        for visit in isolate.visits() {
-            if visit.idle().is_some_and(|idle| idle > shelf::AFTERMATH_MAX) {
-                isolate.close(&visit);
-            }
-        }
+        isolate.end_what_is_over();
         sleep(SWEEP_EVERY).await;
     }
 }

@@ -34,8 +34,6 @@ const SPARE_MAX: Duration = Duration::from_secs(60);
 /// When a thread is given up for one that can't be interrupted, and when nobody waits for it any more.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 const STILL_MAX: Duration = Duration::from_secs(15);
-/// How long what was begun may go on after an answer.
-pub(super) const AFTERMATH_MAX: Duration = Duration::from_secs(30);
 /// What a runtime is taken to need before it was measured.
 const HEAP_LEN_GUESS: usize = 512 * 1024;
 
@@ -163,11 +161,7 @@ impl Shelf {
                     crew.replace(thread);
                 }
             }
-            for visit in isolate.visits() {
-                if visit.idle().is_some_and(|idle| idle > AFTERMATH_MAX) {
-                    isolate.close(&visit);
-                }
-            }
+            isolate.end_what_is_over();
             isolate.measure();
         }
         let mut places = self.places();

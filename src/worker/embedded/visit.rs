@@ -52,7 +52,8 @@ pub(super) struct Visit {
     over: OnceLock<watch::Sender<bool>>,
     /// What it waits for.
     pub(super) waiting: AtomicU32,
-    pub(super) began: Instant,
+    began: Instant,
+    patience: Duration,
     kv_operations: AtomicU32,
     fetches: AtomicU32,
     answer: Mutex<Option<Answer>>,
@@ -78,8 +79,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Visit {
-    /// `event` is what those who watch are told of it, if anyone watches.
-    pub(super) fn new(number: u32, kv: &Kv, hops: usize, answer: Answer, event: Option<Json>) -> Self {
+    /// An answer is to come within `patience`. `event` is what those who watch are told of it, if anyone watches.
+    pub(super) fn new(
+        number: u32,
+        kv: &Kv,
+        hops: usize,
+        patience: Duration,
+        answer: Answer,
+        event: Option<Json>,
+    ) -> Self {
         let report = event.map(|event| {
             let (logs, exceptions) = Default::default();
             Mutex::new(Report { event, outcome: "ok", logs, logs_len: 0, exceptions, began_ms: kv.now_ms() })
@@ -93,6 +101,7 @@ impl Visit {
             over: OnceLock::new(),
             waiting: AtomicU32::new(0),
             began: Instant::now(),
+            patience,
             kv_operations: AtomicU32::new(0),
             fetches: AtomicU32::new(0),
             answer: Mutex::new(Some(answer)),
@@ -135,6 +144,11 @@ impl Visit {
     /// Whether there is no answer yet.
     pub(super) fn is_awaited(&self) -> bool {
         locked(&self.answer).is_some()
+    }
+
+    /// How long it might have taken, if there is still no answer.
+    pub(super) fn is_late(&self) -> Option<Duration> {
+        (self.began.elapsed() > self.patience && self.is_awaited()).then_some(self.patience)
     }
 
     /// The answer; only the first counts.

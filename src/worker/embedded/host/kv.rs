@@ -1,5 +1,7 @@
 //! KV namespaces: through the node's own client, with the words of the original.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use rquickjs::convert::List;
 use rquickjs::{Ctx, Function, Object, Value};
@@ -53,14 +55,16 @@ async fn shown(visit: &Visit, mut found: Found, form: &str) -> Outcome {
     given(visit, found, form)
 }
 
+/// As scripts read a text: without a byte order mark.
+fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes))
+}
+
 /// The same for a value that need not be read chunk by chunk.
 fn given(visit: &Visit, found: Found, form: &str) -> Outcome {
     let metadata = found.metadata.map_or(Given::Null, |json| Given::Text(String::from_utf8_lossy(&json).into_owned()));
     let value = match (form, found.value) {
-        ("text", Stored::Inline(bytes)) => {
-            let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
-            Given::Text(String::from_utf8_lossy(text).into_owned())
-        }
+        ("text", Stored::Inline(bytes)) => Given::Text(text_of(&bytes).into_owned()),
         ("bytes", Stored::Inline(bytes)) => Given::Bytes(bytes),
         (_, value) => {
             let len = match &value {
@@ -75,7 +79,29 @@ fn given(visit: &Visit, found: Found, form: &str) -> Outcome {
     Ok(Given::List(vec![value, metadata]))
 }
 
+/// The text that a key holds, or null, if it is at hand and nothing is wrong with the question.
+fn text_at_hand<'js>(desk: &Desk, ctx: &Ctx<'js>, index: usize, key: &rquickjs::String<'js>) -> Option<Value<'js>> {
+    let (isolate, key) = (desk.0.upgrade()?, key.to_string().ok()?);
+    let visit = isolate.current().filter(|visit| !visit.is_over())?;
+    let Some((_, Binding::Kv(namespace))) = isolate.program.bindings.get(index) else { return None };
+    let local = Local::new(&visit.kv, *namespace).ok()?;
+    let found = local.get_at_once(&key, None)?.ok()?;
+    let shown = match found.map(|found| found.value) {
+        None => Value::new_null(ctx.clone()),
+        Some(Stored::Inline(bytes)) => rquickjs::String::from_str(ctx.clone(), &text_of(&bytes)).ok()?.into_value(),
+        Some(Stored::Blob(_)) => return None,
+    };
+    visit.may_use_kv().then_some(shown)
+}
+
 pub(super) fn add<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &Desk) -> rquickjs::Result<()> {
+    let at = desk.clone();
+    // The short way: whatever it does not answer is asked again, of `kvGet`.
+    let at_hand = move |ctx: Ctx<'js>, index: usize, key: rquickjs::String<'js>| {
+        text_at_hand(&at, &ctx, index, &key).unwrap_or_else(|| Value::new_undefined(ctx.clone()))
+    };
+    host.set("kvText", Function::new(ctx.clone(), at_hand)?)?;
+
     let at = desk.clone();
     let get =
         move |ctx: Ctx<'js>, operation: f64, index: usize, key: String, form: String, cache_ttl: Option<String>| {

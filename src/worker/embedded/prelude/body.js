@@ -48,38 +48,42 @@ const decode = (bytes) => host.decode("utf-8", bytes, false, false);
 
 const ONLY_HERE = Symbol("made by the platform");
 const TEXT = "text/plain;charset=UTF-8";
-let put, content, take, split, asked, signalOf, got, send;
+let ownOf, put, content, take, split, asked, signalOf, got, isResponse, send;
 
-// Each field that an object has costs time when one is made: few in the classes, and the others in `#own` once they are
-// needed.
+const isStream = (content) => typeof content === "object" && content !== null && content instanceof ReadableStream;
+
+// Each field that an object has costs time when one is made, as does each class that has some: there is one, for all that
+// is to be known of a request or a response.
 class Body {
-  // Text, bytes, a stream, or null. A stream once somebody has asked for one.
-  #content; #used = false;
-  constructor(content) { this.#content = content; }
+  // `content` is text, bytes, a stream, or null: a stream once somebody has asked for one. It may have been `used`.
+  #own;
+  constructor(own) { this.#own = own; }
   static {
-    put = (body, content) => { body.#content = content; };
-    content = (body) => body.#content;
+    ownOf = (body) => body.#own;
+    isResponse = (value) => typeof value === "object" && value !== null && #own in value && value.#own.status !== undefined;
+    put = (body, content) => { body.#own.content = content; };
+    content = (body) => body.#own.content;
     take = (body) => {
-      const content = body.#content;
+      const own = body.#own, content = own.content;
       if (content === null) return null;
-      const isStream = content instanceof ReadableStream;
-      if (body.#used || isStream && inner(content).disturbed) throw new TypeError("Body has already been used. It can only be used once. Use tee() first if you need to read it twice.");
-      if (isStream && content.locked) throw new TypeError("This ReadableStream is currently locked to a reader.");
-      body.#used = true;
+      const streams = isStream(content);
+      if (own.used || streams && inner(content).disturbed) throw new TypeError("Body has already been used. It can only be used once. Use tee() first if you need to read it twice.");
+      if (streams && content.locked) throw new TypeError("This ReadableStream is currently locked to a reader.");
+      own.used = true;
       return content;
     };
     split = (body) => {
-      const content = body.#content, isStream = content instanceof ReadableStream;
-      if (body.bodyUsed || isStream && content.locked) throw new TypeError("Response body object should not be disturbed or locked");
-      if (!isStream) return content;
+      const own = body.#own, content = own.content, streams = isStream(content);
+      if (body.bodyUsed || streams && content.locked) throw new TypeError("Response body object should not be disturbed or locked");
+      if (!streams) return content;
       const [mine, other] = content.tee();
-      body.#content = mine;
+      own.content = mine;
       return other;
     };
   }
   get body() {
-    const content = this.#content;
-    if (content === null || content instanceof ReadableStream) return content;
+    const own = this.#own, content = own.content;
+    if (content === null || isStream(content)) return content;
     const bytes = typeof content === "string" ? host.encode(content) : content;
     const stream = new ReadableStream({
       type: "bytes",
@@ -89,16 +93,17 @@ class Body {
       },
     });
     inner(stream).length = bytes.byteLength;
-    if (this.#used) inner(stream).disturbed = true;
-    return this.#content = stream;
+    if (own.used) inner(stream).disturbed = true;
+    return own.content = stream;
   }
   get bodyUsed() {
-    return this.#used || this.#content instanceof ReadableStream && inner(this.#content).disturbed;
+    const own = this.#own;
+    return own.used === true || isStream(own.content) && inner(own.content).disturbed;
   }
   async bytes() {
     const content = take(this);
     if (content === null) return new Uint8Array();
-    if (content instanceof ReadableStream) return drain(content);
+    if (isStream(content)) return drain(content);
     return typeof content === "string" ? host.encode(content) : content.slice();
   }
   async arrayBuffer() { return bufferOf(await this.bytes()); }
@@ -106,7 +111,7 @@ class Body {
     const content = take(this);
     if (content === null) return "";
     if (typeof content === "string") return content;
-    return decode(content instanceof ReadableStream ? await drain(content) : content);
+    return decode(isStream(content) ? await drain(content) : content);
   }
   async json() { return JSON.parse(await this.text()); }
   async blob() { return new Blob([await this.bytes()], { type: this.headers.get("content-type") ?? "" }); }
@@ -130,16 +135,15 @@ const METHODS = new Set(("GET HEAD POST PUT DELETE PATCH PURGE OPTIONS TRACE COP
   "REPORT MKACTIVITY CHECKOUT MERGE MSEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE QUERY").split(" "));
 
 export class Request extends Body {
-  #own;
   constructor(input, init = {}) {
-    super(null);
     if (input === ONLY_HERE) {
-      this.#own = init;
+      super(init);
       return;
     }
-    const own = this.#own = { method: "GET" };
+    const own = { content: null, method: "GET" };
+    super(own);
     if (input instanceof Request) {
-      const { method, url, redirect, signal, cf, cfText } = input.#own;
+      const { method, url, redirect, signal, cf, cfText } = ownOf(input);
       Object.assign(own, { method, url, redirect, signal, cf, cfText, headers: new Headers(input.headers) });
       if (init?.body === undefined || init.body === null) put(this, take(input));
     } else {
@@ -174,26 +178,25 @@ export class Request extends Body {
   static {
     // What the node was asked.
     asked = (method, url, flat, source, length, cfText) => {
-      const request = new Request(ONLY_HERE, { method, url, flat, cfText });
-      if (source !== null) put(request, nodeStream(source, length ?? undefined));
-      return request;
+      const content = source === null ? null : nodeStream(source, length ?? undefined);
+      return new Request(ONLY_HERE, { content, method, url, flat, cfText });
     };
-    signalOf = (request) => request.#own.signal;
+    signalOf = (request) => ownOf(request).signal;
   }
-  get method() { return this.#own.method; }
-  get url() { return this.#own.url; }
+  get method() { return ownOf(this).method; }
+  get url() { return ownOf(this).url; }
   get headers() {
-    const own = this.#own;
+    const own = ownOf(this);
     if (!own.headers) {
       own.headers = own.flat ? fromFlat(own.flat, true) : new Headers();
       own.flat = undefined;
     }
     return own.headers;
   }
-  get redirect() { return this.#own.redirect ?? "follow"; }
-  get signal() { return (this.#own.signal ??= new AbortController().signal); }
+  get redirect() { return ownOf(this).redirect ?? "follow"; }
+  get signal() { return (ownOf(this).signal ??= new AbortController().signal); }
   get cf() {
-    const own = this.#own;
+    const own = ownOf(this);
     if (own.cfText !== undefined) [own.cf, own.cfText] = [JSON.parse(own.cfText), undefined];
     return own.cf;
   }
@@ -201,9 +204,9 @@ export class Request extends Body {
   get keepalive() { return false; }
   get cache() { return undefined; }
   clone() {
-    const own = this.#own;
+    const own = ownOf(this);
     const other = new Request(own.url, { method: own.method, headers: this.headers, redirect: this.redirect, signal: own.signal });
-    [other.#own.cf, other.#own.cfText] = [own.cf, own.cfText];
+    [ownOf(other).cf, ownOf(other).cfText] = [own.cf, own.cfText];
     put(other, split(this));
     return other;
   }
@@ -213,18 +216,17 @@ finish("Request", Request);
 const NO_BODY = new Set([101, 204, 205, 304]);
 
 export class Response extends Body {
-  #own;
   constructor(body = null, init = undefined) {
-    if (typeof body === "string") {
-      super(text(body));
-      this.#own = { status: 200, type: TEXT };
+    if (typeof body === "string") super({ content: text(body), status: 200, type: TEXT });
+    else if (body === ONLY_HERE) {
+      super(init);
+      return;
     } else {
       const { content, type } = given(body);
-      super(content);
-      this.#own = { status: 200, type };
+      super({ content, status: 200, type });
     }
     if (init === undefined || init === null) return;
-    const own = this.#own;
+    const own = ownOf(this);
     if (init.status !== undefined) {
       own.status = Number(init.status);
       if (!Number.isInteger(own.status) || own.status < 200 || own.status > 599) {
@@ -237,26 +239,24 @@ export class Response extends Body {
     }
     if (init.headers !== undefined) own.headers = new Headers(init.headers);
     if (init.cf !== undefined) own.cf = init.cf;
-    const held = content(this);
+    const held = own.content;
     if (held !== null && NO_BODY.has(own.status)) {
       const isEmpty = held.length === 0 || held.byteLength === 0;
       if (!isEmpty) throw new TypeError(`Response with null body status (101, 204, 205, or 304) cannot have a body.`);
-      put(this, null);
+      own.content = null;
     }
   }
   static {
     got = (status, statusText, flat, source, length, url, redirected) => {
-      const response = new Response();
-      response.#own = { status, statusText, flat, url, redirected };
-      if (source !== null) put(response, nodeStream(source, length ?? undefined));
-      return response;
+      const content = source === null ? null : nodeStream(source, length ?? undefined);
+      return new Response(ONLY_HERE, { content, status, statusText, flat, url, redirected });
     };
     send = (response, visit, isLast) => {
-      const { status, statusText, headers, flat, type } = response.#own;
+      const { status, statusText, headers, flat, type } = ownOf(response);
       // Of all headers the type of the content alone, if nobody has asked for them.
       const fields = headers ? toFlat(response.headers) : flat === undefined ? undefined : listOf(flat);
       const body = take(response);
-      if (!(body instanceof ReadableStream)) {
+      if (!isStream(body)) {
         host.respond(visit, isLast, status, body, fields === undefined ? type : undefined, fields, statusText);
         return undefined;
       }
@@ -271,42 +271,40 @@ export class Response extends Body {
     const content = JSON.stringify(data);
     if (content === undefined) throw new TypeError("The data can't be written as JSON.");
     const response = new Response(content, init);
-    if (!response.#own.headers?.has("content-type")) response.headers.set("content-type", "application/json");
+    if (!ownOf(response).headers?.has("content-type")) response.headers.set("content-type", "application/json");
     return response;
   }
   static redirect(url, status = 302) {
     if (![301, 302, 303, 307, 308].includes(status)) throw new RangeError(`${status} is not a redirect status code.`);
     const response = new Response(null, { status });
     if (!URL.canParse(url)) throw new TypeError(`Unable to parse URL: ${url}`);
-    response.#own.headers = fromFlat(["location", new URL(url).href], true);
+    ownOf(response).headers = fromFlat(["location", new URL(url).href], true);
     return response;
   }
   static error() {
     const response = new Response();
-    response.#own.status = 0;
+    ownOf(response).status = 0;
     return response;
   }
-  get status() { return this.#own.status; }
-  get statusText() { return this.#own.statusText ?? ""; }
+  get status() { return ownOf(this).status; }
+  get statusText() { return ownOf(this).statusText ?? ""; }
   get ok() { return this.status >= 200 && this.status < 300; }
   get headers() {
-    const own = this.#own, { flat, type } = own;
+    const own = ownOf(this), { flat, type } = own;
     if (!own.headers) own.headers = flat ? fromFlat(flat, true) : new Headers();
     if (!flat && type && !own.headers.has("content-type")) own.headers.set("content-type", type);
     own.flat = own.type = undefined;
     return own.headers;
   }
-  get url() { return this.#own.url ?? ""; }
-  get redirected() { return this.#own.redirected ?? false; }
+  get url() { return ownOf(this).url ?? ""; }
+  get redirected() { return ownOf(this).redirected ?? false; }
   get type() { return this.status === 0 ? "error" : "default"; }
   get webSocket() { return null; }
-  get cf() { return this.#own.cf; }
+  get cf() { return ownOf(this).cf; }
   clone() {
-    const { status, statusText, url, redirected } = this.#own;
-    const other = new Response();
-    other.#own = { status, statusText, url, redirected, headers: new Headers(this.headers) };
-    put(other, split(this));
-    return other;
+    const { status, statusText, url, redirected } = ownOf(this);
+    const headers = new Headers(this.headers);
+    return new Response(ONLY_HERE, { content: split(this), status, statusText, url, redirected, headers });
   }
 }
 finish("Response", Response);
@@ -330,4 +328,4 @@ async function pump(stream, visit) {
   }
 }
 
-export { asked, content, given, got, send, signalOf, take };
+export { asked, content, given, got, isResponse, send, signalOf, take };

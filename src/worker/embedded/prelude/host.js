@@ -34,7 +34,8 @@ export function now(begin, a, b, c, d, e) {
 }
 
 // Whatever a script makes of the global one.
-const resolved = Promise.resolve.bind(Promise), rejected = Promise.reject.bind(Promise);
+export const resolved = Promise.resolve.bind(Promise);
+const rejected = Promise.reject.bind(Promise);
 
 const later = (operation) => new Promise((resolve, reject) => waiting.set(operation, { resolve, reject }));
 

@@ -1,5 +1,5 @@
 // KV namespaces, with the methods and the words of the original.
-import { ask, bufferOf, bytesOf, host, now, text } from "starling:host";
+import { ask, bufferOf, bytesOf, host, now, resolved, text } from "starling:host";
 import { drain } from "starling:body";
 import { ReadableStream, nodeStream } from "starling:streams";
 
@@ -53,8 +53,12 @@ export class KvNamespace {
     return new Map(Object.entries(JSON.parse(json)));
   }
 
-  // Not a function that waits for another one: each costs a promise and a job.
+  // Not a function that waits for another one: each costs a promise and a job. Most ask for a text that is at hand.
   get(key, options) {
+    if (options === undefined && typeof key === "string") {
+      const found = host.kvText(this.#index, key);
+      if (found !== undefined) return resolved(found);
+    }
     return Array.isArray(key) ? this.#findMany(key, options, false) : this.#find(key, options, valueOf);
   }
   getWithMetadata(key, options) {

@@ -3,7 +3,7 @@ import { deliver, host, text } from "starling:host";
 import { Event } from "starling:events";
 import { Fetcher } from "starling:fetch";
 import { KvNamespace } from "starling:kv";
-import { Response, asked, send } from "starling:body";
+import { asked, isResponse, send } from "starling:body";
 import { install } from "starling:globals";
 import { env } from "cloudflare:workers";
 
@@ -53,26 +53,28 @@ function own(object, name, value = {}) {
   return value;
 }
 
+let begin, finish, isOnly;
+
+/** What a script is told of a request, and what counts what is still to be done for it: one object, as one is made for each. */
 class ExecutionContext {
-  #waiter;
-  constructor(waiter) { this.#waiter = waiter; }
+  #visit; #left = 1;
+  constructor(visit) { this.#visit = visit; }
+  static {
+    /** Whether nothing else is to be done. */
+    isOnly = (context) => context.#left === 1;
+    begin = (context, promise) => {
+      context.#left++;
+      Promise.resolve(promise).catch((error) => host.threw(...told(context.#visit, error))).then(() => finish(context));
+    };
+    /** One thing is done. When that is all, the node is told. */
+    finish = (context) => { if (--context.#left === 0) host.finished(context.#visit); };
+  }
   get props() { return own(this, "props"); }
   set props(value) { own(this, "props", value); }
   get exports() { return own(this, "exports"); }
   set exports(value) { own(this, "exports", value); }
-  waitUntil(promise) { this.#waiter.add(promise); }
+  waitUntil(promise) { begin(this, promise); }
   passThroughOnException() {}
-}
-
-/** Counts what is still to be done for a request, and says when that is all. */
-class Waiter {
-  left = 1;
-  constructor(visit) { this.visit = visit; }
-  add(promise) {
-    this.left++;
-    Promise.resolve(promise).catch((error) => host.threw(...told(this.visit, error))).then(() => this.done());
-  }
-  done() { if (--this.left === 0) host.finished(this.visit); }
 }
 
 function handlerOf(name, context) {
@@ -84,22 +86,22 @@ function handlerOf(name, context) {
 }
 
 class FetchEvent extends Event {
-  constructor(request, waiter, respond) {
+  constructor(request, context, respond) {
     super("fetch");
-    Object.assign(this, { request, passThroughOnException() {}, waitUntil: (promise) => waiter.add(promise), respondWith: respond });
+    Object.assign(this, { request, passThroughOnException() {}, waitUntil: (promise) => begin(context, promise), respondWith: respond });
   }
 }
 class ScheduledEvent extends Event {
-  constructor(cron, scheduledTime, waiter) {
+  constructor(cron, scheduledTime, context) {
     super("scheduled");
-    Object.assign(this, { cron, scheduledTime, waitUntil: (promise) => waiter.add(promise) });
+    Object.assign(this, { cron, scheduledTime, waitUntil: (promise) => begin(context, promise) });
   }
 }
 
-function callFetch(request, waiter) {
+function callFetch(request, context) {
   if (handlers === null) {
     let answer;
-    const event = new FetchEvent(request, waiter, (response) => {
+    const event = new FetchEvent(request, context, (response) => {
       if (answer !== undefined) throw new TypeError("FetchEvent.respondWith() has already been called; it can only be called once.");
       answer = Promise.resolve(response);
     });
@@ -111,7 +113,6 @@ function callFetch(request, waiter) {
     if (answer === undefined) throw new TypeError("The script did not call respondWith().");
     return answer;
   }
-  const context = new ExecutionContext(waiter);
   if (typeof handlers === "object" && typeof handlers.fetch === "function") return handlers.fetch(request, env, context);
   const handle = handlerOf("fetch", context);
   if (!handle) throw new TypeError("Handler does not export a fetch() function.");
@@ -122,36 +123,36 @@ const never = new Promise(() => {});
 
 async function onFetch(visit, method, url, flat, source, length, cf) {
   if (visit === NOBODY) await never;
-  const waiter = new Waiter(visit);
+  const context = new ExecutionContext(visit);
   try {
-    const response = await callFetch(asked(method, url, flat, source, length, cf), waiter);
-    if (!(response instanceof Response)) throw new TypeError("Incorrect type for Promise: the Promise did not resolve to 'Response'.");
+    const response = await callFetch(asked(method, url, flat, source, length, cf), context);
+    if (!isResponse(response)) throw new TypeError("Incorrect type for Promise: the Promise did not resolve to 'Response'.");
     // With the last of it the request is over.
-    const isLast = waiter.left === 1;
+    const isLast = isOnly(context);
     const sending = send(response, visit, isLast);
     if (sending !== undefined) await sending;
     else if (isLast) return;
   } catch (error) {
     host.failed(...told(visit, error));
   }
-  waiter.done();
+  finish(context);
 }
 
 async function onScheduled(visit, cron, time) {
-  const waiter = new Waiter(visit);
+  const context = new ExecutionContext(visit);
   try {
-    const handle = handlers === null ? undefined : handlerOf("scheduled", new ExecutionContext(waiter));
+    const handle = handlers === null ? undefined : handlerOf("scheduled", context);
     if (handle) await handle({ cron, scheduledTime: time, type: "scheduled", noRetry() {} });
     else {
       const all = listeners.get("scheduled");
       if (all === undefined) throw new TypeError("Handler does not export a scheduled() function.");
-      for (const listener of all) await listener(new ScheduledEvent(cron, time, waiter));
+      for (const listener of all) await listener(new ScheduledEvent(cron, time, context));
     }
     host.handled(visit);
   } catch (error) {
     host.failed(...told(visit, error));
   }
-  waiter.done();
+  finish(context);
 }
 
 export { deliver, onFetch, onScheduled, prepare, ready };
