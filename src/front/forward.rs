@@ -1,6 +1,7 @@
 //! A request on its way to a script, and its response on the way back: which headers stay on this hop, how long a body
 //! may be, and streams in both directions once both ends have agreed on another protocol.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -84,7 +85,7 @@ pub(super) fn request(parts: Parts, host: &str, body: Streamed, origin: &Origin<
     {
         headers.insert(HOST, host);
     }
-    if let Ok(address) = HeaderValue::try_from(origin.address.to_string()) {
+    if let Some(address) = written(origin.address) {
         headers.insert(CLIENT_ADDRESS, address);
     }
     let mut request = Request::new(body);
@@ -92,6 +93,21 @@ pub(super) fn request(parts: Parts, host: &str, body: Streamed, origin: &Origin<
     *request.uri_mut() = path.map_or(Uri::from_static("/"), Uri::from);
     *request.headers_mut() = headers;
     request
+}
+
+/// An address as a header has it. Many requests come from where the last one came from, behind a proxy nearly all.
+fn written(address: IpAddr) -> Option<HeaderValue> {
+    thread_local! {
+        static LAST: RefCell<Option<(IpAddr, HeaderValue)>> = const { RefCell::new(None) };
+    }
+    LAST.with_borrow_mut(|last| match last {
+        Some((known, value)) if *known == address => Some(value.clone()),
+        _ => {
+            let value = HeaderValue::try_from(address.to_string()).ok()?;
+            *last = Some((address, value.clone()));
+            Some(value)
+        }
+    })
 }
 
 /// What a client is told.

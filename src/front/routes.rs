@@ -106,10 +106,12 @@ impl Deployed {
 
 /// A host as hosts are compared: in lower case, without the dot of the root.
 pub(super) fn normal(host: &str) -> String {
-    let host = host.to_ascii_lowercase();
+    let mut host = host.to_ascii_lowercase();
     let name = name_of(&host);
-    let port = host.get(name.len()..).unwrap_or_default();
-    format!("{}{port}", name.strip_suffix('.').unwrap_or(name))
+    if name.ends_with('.') {
+        host.remove(name.len() - 1);
+    }
+    host
 }
 
 /// Without its port.

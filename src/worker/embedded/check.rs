@@ -4,8 +4,8 @@
 use rquickjs::context::EvalOptions;
 use rquickjs::{CatchResultExt, CaughtError, Context, Ctx, Module, Runtime};
 
-use super::isolate::{HEAP_LEN_MAX, STACK_LEN_MAX};
 use super::modules;
+use super::vm::{HEAP_LEN_MAX, STACK_LEN_MAX};
 use crate::worker::{Module as File, ModuleKind, Syntax};
 
 /// Keeps a service worker from running. Its code stays where it is, but for the first line.

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 
 use super::outbox;
 
-/// Stack of a thread, of which a script may use a part: see `STACK_LEN_MAX` in `isolate`.
+/// Stack of a thread, of which a script may use a part: see `STACK_LEN_MAX` in `vm`.
 const THREAD_STACK_LEN: usize = 2 * 1024 * 1024;
 /// How long a thread computes for one script before it is lent.
 const LEND_AFTER: Duration = Duration::from_millis(20);

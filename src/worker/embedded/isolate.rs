@@ -1,4 +1,4 @@
-//! One script in a runtime of its own: its heap, its bounds, and its turns.
+//! One script in a runtime of its own: its bounds, and its turns.
 //!
 //! Whatever happens to a script is an event: a request, a timer, or the end of something that it waits for. A turn
 //! handles some. Nothing of one isolate is reachable from another. Knows nothing of which scripts there are.
@@ -11,29 +11,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::HeaderValue;
-use rquickjs::{CatchResultExt, Context, Ctx, Function, Module, Object, Runtime, Value};
 use rustix::process::Pid;
 use tokio::time::Instant;
 
-use super::crew::{Turn, cpu_time, this_thread};
-use super::host::{self, Given, Outcome};
-use super::meter::{Meter, Spent, nanos};
-use super::outbox;
+use super::Ground;
+use super::crew::{Turn, this_thread};
+use super::host::Outcome;
+use super::meter::{Spent, nanos};
 use super::visit::Visit;
-use super::{Ground, modules};
+use super::vm::{HEAP_LEN_MAX, Vm};
 use crate::worker::engine::EngineError;
-use crate::worker::{Binding, Program, ScriptId, Syntax};
+use crate::worker::{Program, ScriptId};
 
-/// Most memory of a script, in bytes.
-pub(super) const HEAP_LEN_MAX: usize = 128 * 1024 * 1024;
-/// Most stack of a script, in bytes.
-pub(super) const STACK_LEN_MAX: usize = 1024 * 1024;
-/// When garbage is looked for first, in bytes.
-const GC_THRESHOLD: usize = 1024 * 1024;
 /// Longest that a request may compute in all, unless the script's owner has set a limit.
 const CPU_MAX: Duration = Duration::from_secs(5);
-/// Longest that a script may compute before it can be asked anything.
-const START_CPU_MAX: Duration = Duration::from_secs(1);
 /// What a script may go on computing after a request of it was stopped.
 const REST_CPU_MAX: Duration = Duration::from_millis(50);
 /// The shortest time in which a script can fill its heap.
@@ -107,18 +98,9 @@ struct Inbox {
     is_queued: bool,
 }
 
-struct Vm {
-    context: Context,
-    runtime: Runtime,
-    meter: Arc<Meter>,
-}
-
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// Functions of the prelude, kept by the runtime: `deliver`, `onFetch`, `onScheduled`.
-type Entries<'js> = Vec<Function<'js>>;
 
 impl Isolate {
     pub(super) fn new(program: Arc<Program>, ground: Arc<Ground>) -> Arc<Self> {
@@ -150,7 +132,7 @@ impl Isolate {
 
     /// Has the script handle something.
     pub(super) fn ask(&self, visit: Arc<Visit>, asked: Asked) {
-        *locked(&self.used) = Instant::now();
+        *locked(&self.used) = visit.began;
         // Under one lock: a visit that is known and whose event is not in the inbox has been begun.
         let inbox = locked(&self.inbox);
         locked(&self.visits).insert(visit.number, Arc::clone(&visit));
@@ -242,8 +224,7 @@ impl Isolate {
         if let Ok(vm) = self.vm.try_lock()
             && let Some(vm) = &*vm
         {
-            let usage = vm.runtime.memory_usage();
-            self.heap_len.store(usize::try_from(usage.malloc_size).unwrap_or(0), Ordering::Relaxed);
+            self.heap_len.store(vm.heap_len(), Ordering::Relaxed);
         }
     }
 
@@ -257,7 +238,7 @@ impl Isolate {
     /// Loads the script, if that was not done yet.
     fn load<'a>(&self, vm: &'a mut Option<Vm>) -> Option<&'a Vm> {
         if vm.is_none() && locked(&self.refused).is_none() && !self.is_stopped.load(Ordering::Acquire) {
-            match Vm::start(self) {
+            match Vm::start(&self.program, &self.ground.crew, &self.me) {
                 Ok(started) => *vm = Some(started),
                 Err(reason) => {
                     tracing::warn!(script = self.program.script, %reason, "a script can't be loaded");
@@ -284,21 +265,18 @@ impl Isolate {
         let before = Duration::from_nanos(visit.cpu_ns.load(Ordering::Relaxed));
         let is_over = visit.is_over();
         *locked(&self.current) = Some(Arc::clone(&visit));
-        let since = Instant::now();
-        *locked(&self.computing) = Some((since, this_thread()));
+        *locked(&self.computing) = Some((spent.at(), this_thread()));
         let began = spent.now();
         running.meter.begin(began, if is_over { REST_CPU_MAX } else { limit.saturating_sub(before) });
-        let mut broken = running.call(event, is_over);
-        broken = running.run_jobs().or(broken);
-        spent.add(since.elapsed());
+        let mut broken = running.run(event, is_over);
+        spent.go_on();
         visit.cpu_ns.fetch_add(nanos(spent.now().saturating_sub(began)), Ordering::Relaxed);
         if running.meter.is_exceeded() {
             broken = Some(Offence::Cpu);
         }
         if self.is_suspect.swap(false, Ordering::Relaxed) {
-            let usage = running.runtime.memory_usage();
             // The heap may be empty again by now, but to fill it takes a while.
-            let is_full = usize::try_from(usage.malloc_size).unwrap_or(0) > HEAP_LEN_MAX / 4 * 3;
+            let is_full = running.heap_len() > HEAP_LEN_MAX / 4 * 3;
             match is_full || spent.now().saturating_sub(began) > FILLING_MIN {
                 true => broken = Some(Offence::Memory),
                 false => {
@@ -319,7 +297,7 @@ impl Isolate {
             self.close(&visit);
             // What others wait for may go on, for a moment.
             running.meter.begin(spent.now(), REST_CPU_MAX);
-            running.run_jobs();
+            running.run_on();
             *spent = Spent::read();
             if running.meter.is_exceeded() {
                 self.give_up(vm, &EngineError::Lost);
@@ -440,137 +418,6 @@ impl Drop for Isolate {
     fn drop(&mut self) {
         for visit in self.visits() {
             self.close(&visit);
-        }
-    }
-}
-
-impl Vm {
-    /// A runtime with the script in it, or why there is none.
-    fn start(isolate: &Isolate) -> Result<Self, String> {
-        let runtime = Runtime::new().map_err(|error| error.to_string())?;
-        runtime.set_memory_limit(HEAP_LEN_MAX);
-        runtime.set_max_stack_size(STACK_LEN_MAX);
-        runtime.set_gc_threshold(GC_THRESHOLD);
-        modules::install(&runtime, &isolate.program.modules)?;
-        let meter = Arc::new(Meter::default());
-        let (watched, crew) = (Arc::clone(&meter), Arc::clone(&isolate.ground.crew));
-        runtime.set_interrupt_handler(Some(Box::new(move || {
-            // Others of the same turn need not wait for it.
-            outbox::flush();
-            let now = cpu_time();
-            crew.notice(now);
-            watched.look(now)
-        })));
-        let context = Context::full(&runtime).map_err(|error| error.to_string())?;
-        meter.begin(cpu_time(), START_CPU_MAX);
-        let started = context.with(|ctx| start(&ctx, isolate).catch(&ctx).map_err(|error| error.to_string()));
-        let vm = Self { context, runtime, meter };
-        match started {
-            _ if vm.meter.is_exceeded() => {
-                Err(format!("it computed for more than {} ms before it could be asked", START_CPU_MAX.as_millis()))
-            }
-            started => started.map(|()| vm),
-        }
-    }
-
-    /// Tells the script of an event.
-    fn call(&self, event: Event, is_over: bool) -> Option<Offence> {
-        self.context.with(|ctx| {
-            let entry = |index: usize| ctx.userdata::<Entries<'_>>().and_then(|all| all.get(index).cloned());
-            let called: rquickjs::Result<()> = match event {
-                Event::Settled { operation, .. } if is_over => entry(0)?.call((operation,)),
-                Event::Settled { operation, outcome: Ok(given), .. } => entry(0)?.call((operation, true, given)),
-                Event::Settled { operation, outcome: Err(failure), .. } => {
-                    entry(0)?.call((operation, false, failure.name, failure.message))
-                }
-                Event::Asked(visit, Asked::Fetch { method, url, headers, source, len, cf }) => {
-                    let source = source.map_or(Given::Null, |number| Given::Number(f64::from(number)));
-                    let len = len.map_or(Given::Null, |len| Given::Number(len as f64));
-                    let cf = cf.as_ref().and_then(|cf| cf.to_str().ok());
-                    entry(1)?.call((visit.number, method.as_str(), url, headers, source, len, cf))
-                }
-                Event::Asked(visit, Asked::Scheduled { cron, due_ms }) => {
-                    entry(2)?.call((visit.number, cron, due_ms as f64))
-                }
-            };
-            called.err().and_then(|_| offence_of(&ctx.catch()))
-        })
-    }
-
-    /// Runs what is to be done once the script has returned.
-    fn run_jobs(&self) -> Option<Offence> {
-        let mut offence = None;
-        loop {
-            match self.runtime.execute_pending_job() {
-                Ok(true) => {}
-                Ok(false) => return offence,
-                Err(failed) => {
-                    offence = failed.0.with(|ctx| offence_of(&ctx.catch())).or(offence);
-                    if self.meter.is_exceeded() {
-                        return Some(Offence::Cpu);
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn offence_of(error: &Value<'_>) -> Option<Offence> {
-    let message: String = error.as_object()?.get("message").ok()?;
-    host::is_out_of_memory(&message).then_some(Offence::Memory)
-}
-
-/// Loads the prelude and then the script.
-fn start<'js>(ctx: &Ctx<'js>, isolate: &Isolate) -> rquickjs::Result<()> {
-    ctx.globals().set("starlingHost", host::object(ctx, &isolate.me)?)?;
-    let prelude: Object<'js> = settled(ctx, Module::import(ctx, modules::MAIN)?)?;
-    let program = &isolate.program;
-    let bindings: Vec<Vec<Given>> = program
-        .bindings
-        .iter()
-        .enumerate()
-        .map(|(index, (name, binding))| {
-            let (kind, value) = match binding {
-                Binding::Kv(_) => ("kv", Given::Number(index as f64)),
-                Binding::Text(text) => ("text", Given::Text(text.clone())),
-                Binding::Json(text) => ("json", Given::Text(text.clone())),
-                Binding::Secret(secret) => ("secret", Given::Text(secret.expose().to_owned())),
-                Binding::Assets => ("assets", Given::Null),
-            };
-            vec![Given::Text(kind.into()), Given::Text(name.clone()), value]
-        })
-        .collect();
-    let is_service_worker = program.syntax == Syntax::ServiceWorker;
-    prelude.get::<_, Function<'js>>("prepare")?.call::<_, ()>((bindings, is_service_worker))?;
-    let ready: Function<'js> = prelude.get("ready")?;
-    let Some((main, others)) = program.modules.split_first() else { return Ok(()) };
-    if is_service_worker {
-        for module in others {
-            let holder: Object<'js> = settled(ctx, Module::import(ctx, module.name.as_str())?)?;
-            ctx.globals().set(module.name.as_str(), holder.get::<_, Value<'js>>("default")?)?;
-        }
-        let mut options = rquickjs::context::EvalOptions::default();
-        (options.strict, options.filename) = (false, Some(main.name.clone()));
-        ctx.eval_with_options::<(), _>(&*main.body, options)?;
-        while ctx.execute_pending_job() {}
-        ready.call::<_, ()>(())?;
-    } else {
-        let exports: Object<'js> = settled(ctx, Module::import(ctx, main.name.as_str())?)?;
-        ready.call::<_, ()>((exports,))?;
-    }
-    let entries = ["deliver", "onFetch", "onScheduled"].map(|name| prelude.get::<_, Function<'js>>(name));
-    let entries: Entries<'js> = entries.into_iter().collect::<rquickjs::Result<_>>()?;
-    ctx.store_userdata(entries).map_err(|_| rquickjs::Error::Unknown)?;
-    Ok(())
-}
-
-/// What a promise gives once there is nothing more to do.
-fn settled<'js>(ctx: &Ctx<'js>, promise: rquickjs::Promise<'js>) -> rquickjs::Result<Object<'js>> {
-    while ctx.execute_pending_job() {}
-    match promise.result::<Object<'js>>() {
-        Some(result) => result,
-        None => {
-            Err(rquickjs::Exception::throw_message(ctx, "its top-level await waits for something that never happens"))
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::crew::cpu_time;
 
 /// How much of what a turn has computed may be guessed before it is asked for.
@@ -41,6 +43,8 @@ impl Meter {
 /// Processor time of a thread. To ask for it takes a system call: what was over soon is taken to have computed for as long
 /// as it took.
 pub(super) struct Spent {
+    /// The moment of which the rest speaks.
+    at: Instant,
     now: Duration,
     /// Of that.
     guessed: Duration,
@@ -48,18 +52,25 @@ pub(super) struct Spent {
 
 impl Spent {
     pub(super) fn read() -> Self {
-        Self { now: cpu_time(), guessed: Duration::ZERO }
+        Self { at: Instant::now(), now: cpu_time(), guessed: Duration::ZERO }
     }
 
+    /// The thread's processor time.
     pub(super) fn now(&self) -> Duration {
         self.now
     }
 
-    /// After something that took so long.
-    pub(super) fn add(&mut self, took: Duration) {
+    pub(super) fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// Something was computed since.
+    pub(super) fn go_on(&mut self) {
+        let at = Instant::now();
+        let took = at.saturating_duration_since(self.at);
         self.guessed += took;
         match self.guessed < GUESSED_MAX {
-            true => self.now += took,
+            true => (self.at, self.now) = (at, self.now + took),
             false => *self = Self::read(),
         }
     }

@@ -18,6 +18,7 @@ mod shelf;
 #[cfg(test)]
 mod tests;
 mod visit;
+mod vm;
 
 use std::future::Future;
 use std::io;
@@ -134,7 +135,7 @@ impl Embedded {
         let cf = headers.remove(CF_HEADER);
         let scheme = text(&headers, "x-forwarded-proto").unwrap_or("http");
         let host = text(&headers, HOST.as_str()).unwrap_or_default();
-        let url = format!("{scheme}://{host}{}", parts.uri.path_and_query().map_or("/", |path| path.as_str()));
+        let url = [scheme, "://", host, parts.uri.path_and_query().map_or("/", |path| path.as_str())].concat();
         let method = parts.method;
         let event = self.is_watched(program).then(|| {
             let cf: Json = cf.as_ref().and_then(|cf| serde_json::from_slice(cf.as_bytes()).ok()).unwrap_or_default();

@@ -52,7 +52,7 @@ pub(super) struct Visit {
     over: OnceLock<watch::Sender<bool>>,
     /// What it waits for.
     pub(super) waiting: AtomicU32,
-    began: Instant,
+    pub(super) began: Instant,
     patience: Duration,
     kv_operations: AtomicU32,
     fetches: AtomicU32,

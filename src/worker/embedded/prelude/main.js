@@ -1,5 +1,5 @@
 // Where the node comes in: a script is set up, then asked.
-import { deliver, host, text } from "starling:host";
+import { deliver, host, resolved, text } from "starling:host";
 import { Event } from "starling:events";
 import { Fetcher } from "starling:fetch";
 import { KvNamespace } from "starling:kv";
@@ -53,13 +53,14 @@ function own(object, name, value = {}) {
   return value;
 }
 
-let begin, finish, isOnly;
+let begin, finish, isOnly, visitOf;
 
 /** What a script is told of a request, and what counts what is still to be done for it: one object, as one is made for each. */
 class ExecutionContext {
   #visit; #left = 1;
   constructor(visit) { this.#visit = visit; }
   static {
+    visitOf = (context) => context.#visit;
     /** Whether nothing else is to be done. */
     isOnly = (context) => context.#left === 1;
     begin = (context, promise) => {
@@ -120,21 +121,57 @@ function callFetch(request, context) {
 }
 
 const never = new Promise(() => {});
+// Whatever a script makes of the global ones.
+const when = Function.prototype.call.bind(Promise.prototype.then);
 
-async function onFetch(visit, method, url, flat, source, length, cf) {
-  if (visit === NOBODY) await never;
+/** The request whose answer the node is looking for. */
+let open;
+
+/**
+ * Has the script answer. Returns the promise of an answer, if it is not there yet: the node looks at it after each job
+ * and then concludes, as it is nearly always there soon, and whoever waits for a promise makes another one.
+ */
+function onFetch(visit, method, url, flat, source, length, cf) {
   const context = new ExecutionContext(visit);
+  let answer;
   try {
-    const response = await callFetch(asked(method, url, flat, source, length, cf), context);
+    const request = asked(method, url, flat, source, length, cf);
+    answer = visit === NOBODY ? when(never, () => request) : callFetch(request, context);
+  } catch (error) {
+    return failed(context, visit, error);
+  }
+  if (isResponse(answer)) return answered(context, visit, answer);
+  open = context;
+  return resolved(answer);
+}
+
+/** The answer is there, or why there is none. */
+function conclude(isAnswer, value) {
+  const context = open;
+  isAnswer ? answered(context, visitOf(context), value) : failed(context, visitOf(context), value);
+}
+
+/** It isn't, and something else has to happen first. */
+function later(promise) {
+  const context = open;
+  when(promise, (response) => answered(context, visitOf(context), response), (error) => failed(context, visitOf(context), error));
+}
+
+function answered(context, visit, response) {
+  try {
     if (!isResponse(response)) throw new TypeError("Incorrect type for Promise: the Promise did not resolve to 'Response'.");
     // With the last of it the request is over.
     const isLast = isOnly(context);
     const sending = send(response, visit, isLast);
-    if (sending !== undefined) await sending;
-    else if (isLast) return;
+    if (sending !== undefined) when(sending, () => finish(context), (error) => failed(context, visit, error));
+    else if (!isLast) finish(context);
   } catch (error) {
-    host.failed(...told(visit, error));
+    failed(context, visit, error);
   }
+}
+
+function failed(context, visit, error) {
+  host.failed(...told(visit, error));
   finish(context);
 }
 
@@ -155,4 +192,4 @@ async function onScheduled(visit, cron, time) {
   finish(context);
 }
 
-export { deliver, onFetch, onScheduled, prepare, ready };
+export { conclude, deliver, later, onFetch, onScheduled, prepare, ready };
