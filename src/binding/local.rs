@@ -70,6 +70,13 @@ impl Local {
         Some(found.map_err(|error| RequestError::kv("get")(error).into()))
     }
 
+    /// The same without options; `None` also if there is something wrong with the question.
+    pub(crate) fn at_hand(kv: &Kv, ns: NamespaceId, key: &str) -> Option<Option<Found>> {
+        kv.check_namespace(ns).ok()?;
+        check_key(key).ok()?;
+        kv.get_at_once(ns, key.as_bytes())?.ok()
+    }
+
     /// Several at once, as JSON text: an object of values, or of values with metadata.
     pub(crate) async fn get_many(
         &self,

@@ -47,7 +47,7 @@ impl Answers for Front {
 
 impl Front {
     async fn respond(&self, request: Request<Incoming>, from: IpAddr) -> Response<Streamed> {
-        let routes = self.routes();
+        let routes = self.0.routes.load();
         let stated = request.uri().authority().map(|authority| authority.as_str().to_owned());
         let host = stated.or_else(|| Some(request.headers().get(HOST)?.to_str().ok()?.to_owned())).unwrap_or_default();
         let is_https = self.0.config.tls.is_some();
@@ -60,6 +60,7 @@ impl Front {
                 false => pages::not_found(&plain, asks_html),
             };
         };
+        drop(routes);
         let stopwatch = Stopwatch::start();
         let (outcome, response) = match self.run(&deployed, request, &host, from).await {
             Ok(response) => (ANSWERED, response),
@@ -89,7 +90,11 @@ impl Front {
             return Err(Page::body_too_long());
         }
         let place = self.0.crowd.enter(deployed).ok_or_else(|| Page::too_busy(BUSY_MAX))?;
-        self.wait_for_bookmark(request.headers().get(BOOKMARK)).await?;
+        // What is seldom done lies apart: a future is moved when a request comes, and is as large as the largest of what it
+        // may wait for.
+        if let Some(bookmark) = request.headers().get(BOOKMARK) {
+            Box::pin(self.wait_for_bookmark(bookmark)).await?;
+        }
         let at = match request.headers().get(VERSION_KEY) {
             Some(key) => fraction(key.as_bytes()),
             None if deployed.live.versions.len() < 2 => 0.0,
@@ -99,11 +104,12 @@ impl Front {
         let is_file_first = program.assets.as_ref().is_some_and(|assets| !assets.goes_to_script(request.uri().path()));
         if is_file_first || program.modules.is_empty() {
             let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
-            if let Some(response) = static_files::find(program, &self.0.workers, method, path, headers).await {
+            let found = static_files::find(program, &self.0.workers, method, path, headers);
+            if let Some(response) = Box::pin(found).await {
                 return Ok(response);
             }
             if program.modules.is_empty() {
-                return Ok(static_files::stand_in(program, &self.0.workers, path, headers).await);
+                return Ok(Box::pin(static_files::stand_in(program, &self.0.workers, path, headers)).await);
             }
         }
         let engine = match self.runtime() {
@@ -115,14 +121,16 @@ impl Front {
         let (body, is_exceeded) = Bounded::new(incoming);
         let origin = Origin { address: from, is_https: self.0.config.tls.is_some(), cf: &self.0.cf };
         let parts: Parts = parts;
-        let asked = forward::request(parts, host, streamed(body), &origin);
+        let body = if body.is_end_stream() { Streamed::empty() } else { streamed(body) };
+        let asked = forward::request(parts, host, body, &origin);
         let mut response = match engine.fetch(program, asked).await {
             Ok(response) => response,
             Err(_) if is_exceeded.load(Ordering::Relaxed) => return Err(Page::body_too_long()),
             Err(error) => return Err(Page::failed(&error, from)),
         };
         if let Some(Wrote(session)) = response.extensions_mut().remove() {
-            match session.bookmark().await.map(|bytes| HeaderValue::from_str(&URL_SAFE_NO_PAD.encode(bytes))) {
+            match Box::pin(session.bookmark()).await.map(|bytes| HeaderValue::from_str(&URL_SAFE_NO_PAD.encode(bytes)))
+            {
                 Ok(Ok(bookmark)) => drop(response.headers_mut().insert(BOOKMARK, bookmark)),
                 Ok(Err(_)) => {}
                 Err(error) => tracing::debug!(%error, "an answer goes without a bookmark"),
@@ -136,9 +144,8 @@ impl Front {
     }
 
     /// Waits until this PoP has what the visitor has seen elsewhere.
-    async fn wait_for_bookmark(&self, header: Option<&HeaderValue>) -> Result<(), Page> {
-        let Some(text) = header else { return Ok(()) };
-        let bookmark = text.to_str().ok().and_then(read_bookmark).ok_or_else(Page::bad_bookmark)?;
+    async fn wait_for_bookmark(&self, header: &HeaderValue) -> Result<(), Page> {
+        let bookmark = header.to_str().ok().and_then(read_bookmark).ok_or_else(Page::bad_bookmark)?;
         self.0.kv.wait_for(bookmark, BOOKMARK_PATIENCE).await.map_err(|error| match error {
             KvError::NotCovered { .. } | KvError::Overloaded => Page::not_here_yet(&error.to_string()),
             other => Page::bookmark_is_over(&other.to_string()),

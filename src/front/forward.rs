@@ -9,16 +9,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body_util::Empty;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use hyper::header::{
+    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 
-use crate::worker::engine::{BodyFailure, Streamed, streamed};
+use crate::worker::engine::{BodyFailure, Streamed};
 
 /// Longest body of a request, in bytes.
 pub(super) const BODY_LEN_MAX: u64 = 100 * 1024 * 1024;
@@ -31,15 +33,15 @@ const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("cf-connecting-ip");
 const PROTOCOL: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What is between two neighbours on the way alone, and never handed on.
-const HOP: [&str; 8] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
+static HOP: [HeaderName; 8] = [
+    CONNECTION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
 ];
 
 /// Where a request comes from.
@@ -136,7 +138,7 @@ fn strip_hop(headers: &mut HeaderMap, is_upgrade: bool) {
         .filter_map(|name| name.trim().parse().ok())
         .filter(|name: &HeaderName| !is_upgrade || name != UPGRADE)
         .collect();
-    let is_of_hop = |name: &&HeaderName| HOP.contains(&name.as_str());
+    let is_of_hop = |name: &&HeaderName| HOP.contains(name);
     let known: Vec<HeaderName> = headers.keys().filter(is_of_hop).cloned().collect();
     for name in named.into_iter().chain(known) {
         headers.remove(name);
@@ -161,7 +163,7 @@ pub(super) fn tunnel(client: OnUpgrade, mut response: Response<Streamed>) -> Res
         // As long as it is there, the engine counts the request as one that is being answered.
         drop(body);
     });
-    Response::from_parts(parts, streamed(Empty::<Bytes>::new()))
+    Response::from_parts(parts, Streamed::empty())
 }
 
 /// A request's body, cut off beyond [`BODY_LEN_MAX`].
@@ -231,7 +233,7 @@ mod tests {
         ]);
         let (parts, ()) = asked.into_parts();
         let origin = Origin { address: [127, 0, 0, 1].into(), is_https: true, cf: &Cf::of(Some("FRA")) };
-        let request = request(parts, "shop.example", streamed(Empty::<Bytes>::new()), &origin);
+        let request = request(parts, "shop.example", Streamed::empty(), &origin);
         assert_eq!(request.uri(), "/a%2Fb?c=d");
         let mut names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
         names.sort_unstable();

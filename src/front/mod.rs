@@ -12,9 +12,10 @@ mod pages;
 mod pattern;
 mod routes;
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rand::rngs::ChaCha12Rng;
 use rand::{RngExt, SeedableRng};
@@ -70,8 +71,9 @@ struct Shared {
     workers: Workers,
     operator: Operator,
     config: FrontConfig,
-    runtime: RwLock<Runtime>,
-    routes: RwLock<Arc<Routes>>,
+    // Every request reads these two.
+    runtime: ArcSwap<Runtime>,
+    routes: ArcSwap<Routes>,
     /// Looks again at what is deployed.
     retry: Notify,
     crowd: Crowd,
@@ -84,7 +86,7 @@ impl Front {
     pub fn new(kv: Kv, workers: Workers, operator: Operator, runtime: Runtime, config: FrontConfig) -> Self {
         let draws = Mutex::new(ChaCha12Rng::from_seed(config.seed));
         let (routes, crowd, retry) = Default::default();
-        let (runtime, cf) = (RwLock::new(runtime), Cf::of(config.pop.as_deref()));
+        let (runtime, cf) = (ArcSwap::from_pointee(runtime), Cf::of(config.pop.as_deref()));
         let front = Self(Arc::new(Shared { kv, workers, operator, config, runtime, routes, retry, crowd, draws, cf }));
         let asked = front.downgrade();
         front.0.operator.metrics().workers().ask_engine(move || asked.usage());
@@ -129,11 +131,7 @@ impl Front {
                         let gone = leaving.iter().flat_map(|(_, routes)| routes.programs());
                         engine.prepare(routes.programs().into_iter().chain(before).chain(gone).collect());
                     }
-                    let before = {
-                        let mut current = self.0.routes.write().unwrap_or_else(PoisonError::into_inner);
-                        std::mem::replace(&mut *current, routes)
-                    };
-                    leaving.push((Instant::now(), before));
+                    leaving.push((Instant::now(), self.0.routes.swap(routes)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "what is deployed can't be read; what was deployed before is served");
@@ -155,11 +153,11 @@ impl Front {
     }
 
     fn runtime(&self) -> Runtime {
-        self.0.runtime.read().unwrap_or_else(PoisonError::into_inner).clone()
+        Runtime::clone(&self.0.runtime.load())
     }
 
     fn routes(&self) -> Arc<Routes> {
-        Arc::clone(&self.0.routes.read().unwrap_or_else(PoisonError::into_inner))
+        self.0.routes.load_full()
     }
 
     /// From 0 to 1.
@@ -176,7 +174,7 @@ impl WeakFront {
     pub fn run_with(&self, engine: Arc<dyn Engine>) {
         if let Some(front) = self.0.upgrade().map(Front) {
             engine.prepare(front.routes().programs());
-            *front.0.runtime.write().unwrap_or_else(PoisonError::into_inner) = Runtime::Ready(engine);
+            front.0.runtime.store(Arc::new(Runtime::Ready(engine)));
             // What was deployed in between.
             front.0.retry.notify_one();
         }
@@ -195,7 +193,7 @@ impl WeakFront {
     /// There is none yet, for that reason.
     pub fn miss(&self, why: String) {
         if let Some(front) = self.0.upgrade() {
-            *front.runtime.write().unwrap_or_else(PoisonError::into_inner) = Runtime::Missing(why);
+            front.runtime.store(Arc::new(Runtime::Missing(why)));
         }
     }
 }

@@ -5,13 +5,12 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 use super::forward::BODY_LEN_MAX;
 use super::routes::{Deployed, Routes, SUFFIX};
-use crate::worker::engine::{EngineError, Streamed, streamed};
+use crate::worker::engine::{EngineError, Streamed};
 
 /// Longest host that a page repeats, in characters.
 const HOST_ECHO_MAX: usize = 100;
@@ -245,7 +244,7 @@ fn page(title: &str, body: &str) -> Response<Streamed> {
 }
 
 fn reply(body: String, content_type: &'static str) -> Response<Streamed> {
-    let mut response = Response::new(streamed(Full::new(Bytes::from(body))));
+    let mut response = Response::new(Streamed::whole(Bytes::from(body)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

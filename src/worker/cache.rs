@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{
     AGE, CACHE_CONTROL, CONTENT_RANGE, ETAG, EXPIRES, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, LAST_MODIFIED, SET_COOKIE, VARY,
@@ -16,7 +15,7 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 use tokio::time::Instant;
 
-use super::engine::{Streamed, streamed};
+use super::engine::Streamed;
 use super::range::{Wanted, wanted};
 
 /// All that is kept, in bytes.
@@ -175,7 +174,7 @@ impl Answer {
             }
         };
         headers.remove(hyper::header::CONTENT_LENGTH);
-        let mut response = Response::new(streamed(Full::new(body)));
+        let mut response = Response::new(Streamed::whole(body));
         (*response.status_mut(), *response.headers_mut()) = (status, headers);
         response
     }

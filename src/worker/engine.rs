@@ -20,8 +20,13 @@ use crate::kv::Kv;
 /// Why a body broke off.
 pub type BodyFailure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of a request or of a response: it streams.
-pub type Streamed = UnsyncBoxBody<Bytes, BodyFailure>;
+/// The body of a request or of a response: it streams, unless it is there already.
+pub struct Streamed(Inner);
+
+enum Inner {
+    Whole(Option<Bytes>),
+    Boxed(UnsyncBoxBody<Bytes, BodyFailure>),
+}
 
 /// A body that streams.
 pub fn streamed<B>(body: B) -> Streamed
@@ -29,7 +34,45 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyFailure>,
 {
-    body.map_err(Into::into).boxed_unsync()
+    Streamed(Inner::Boxed(body.map_err(Into::into).boxed_unsync()))
+}
+
+impl Streamed {
+    /// Nothing.
+    pub fn empty() -> Self {
+        Self(Inner::Whole(None))
+    }
+
+    /// What is there already.
+    pub fn whole(bytes: Bytes) -> Self {
+        Self(Inner::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+}
+
+impl Body for Streamed {
+    type Data = Bytes;
+    type Error = BodyFailure;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFailure>>> {
+        match &mut self.get_mut().0 {
+            Inner::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Inner::Boxed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Inner::Whole(bytes) => bytes.is_none(),
+            Inner::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Inner::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Inner::Boxed(body) => body.size_hint(),
+        }
+    }
 }
 
 /// What an engine will have done.

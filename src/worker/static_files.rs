@@ -6,14 +6,13 @@ use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION,
 };
 use hyper::{Method, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 
-use super::engine::{Streamed, streamed};
+use super::engine::Streamed;
 use super::range::{Wanted, wanted};
 use super::{Asset, Program, Resolved};
 
@@ -127,13 +126,13 @@ async fn file(
         Wanted::Beyond => (StatusCode::RANGE_NOT_SATISFIABLE, Bytes::new(), Some(format!("bytes */{}", content.len()))),
     };
     kept.extend(range.and_then(|range| HeaderValue::try_from(range).ok()).map(|range| (CONTENT_RANGE, range)));
-    let mut response = Response::new(streamed(Full::new(sent)));
+    let mut response = Response::new(Streamed::whole(sent));
     (*response.status_mut(), *response.headers_mut()) = (status, kept);
     response
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Streamed> {
-    let mut response = Response::new(streamed(Full::new(Bytes::from_static(text.as_bytes()))));
+    let mut response = Response::new(Streamed::whole(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
     response
 }

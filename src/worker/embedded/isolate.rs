@@ -390,19 +390,20 @@ impl Isolate {
 impl Turn for Isolate {
     fn turn(self: Arc<Self>) -> bool {
         let mut vm = locked(&self.vm);
-        let mut spent = Spent::read();
+        let mut spent = Spent::resume();
+        let mut has_more = true;
         for _ in 0..EVENTS_MAX {
-            match self.event() {
-                Some(event) => self.handle(&mut vm, event, &mut spent),
-                None => {
-                    if vm.is_some() && self.is_busy() {
-                        self.end_what_hangs();
-                    }
-                    return false;
-                }
-            }
+            let Some(event) = self.event() else {
+                has_more = false;
+                break;
+            };
+            self.handle(&mut vm, event, &mut spent);
         }
-        true
+        spent.keep();
+        if !has_more && vm.is_some() && self.is_busy() {
+            self.end_what_hangs();
+        }
+        has_more
     }
 
     fn broke(&self) {

@@ -1,5 +1,6 @@
 //! How far a script may compute, and how much of that it has.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -40,8 +41,13 @@ impl Meter {
     }
 }
 
-/// Processor time of a thread. To ask for it takes a system call: what was over soon is taken to have computed for as long
-/// as it took.
+thread_local! {
+    static SPENT: Cell<Option<Spent>> = const { Cell::new(None) };
+}
+
+/// Processor time of a thread. To ask for it takes a system call: up to [`GUESSED_MAX`], a thread is taken to have computed
+/// for as long as it took.
+#[derive(Clone, Copy)]
 pub(super) struct Spent {
     /// The moment of which the rest speaks.
     at: Instant,
@@ -51,6 +57,22 @@ pub(super) struct Spent {
 }
 
 impl Spent {
+    /// Of this thread, which may have been asked for a moment ago.
+    pub(super) fn resume() -> Self {
+        match SPENT.get() {
+            Some(mut spent) => {
+                spent.go_on();
+                spent
+            }
+            None => Self::read(),
+        }
+    }
+
+    /// For whoever resumes.
+    pub(super) fn keep(self) {
+        SPENT.set(Some(self));
+    }
+
     pub(super) fn read() -> Self {
         Self { at: Instant::now(), now: cpu_time(), guessed: Duration::ZERO }
     }
@@ -64,7 +86,7 @@ impl Spent {
         self.at
     }
 
-    /// Something was computed since.
+    /// Something may have been computed since.
     pub(super) fn go_on(&mut self) {
         let at = Instant::now();
         let took = at.saturating_duration_since(self.at);

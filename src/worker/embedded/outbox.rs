@@ -58,15 +58,14 @@ pub(super) fn release() {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::Empty;
+
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::worker::engine::streamed;
 
     fn said() -> (oneshot::Receiver<Outcome>, bool) {
         let (answer, answered) = oneshot::channel();
-        (answered, send(answer, Ok(Response::new(streamed(Empty::new())))))
+        (answered, send(answer, Ok(Response::new(Streamed::empty()))))
     }
 
     #[test]

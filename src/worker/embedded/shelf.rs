@@ -91,7 +91,10 @@ impl Shelf {
     pub(super) fn isolate(&self, version: &str, ground: &Arc<Ground>) -> Result<Arc<Isolate>, EngineError> {
         let mut places = self.places();
         let place = places.get_mut(version).ok_or(EngineError::Unknown)?;
-        self.look(place);
+        // Whoever has gone too far, or can't be loaded, is not open.
+        if !place.isolates.iter().all(|isolate| isolate.is_open()) || !place.leaving.is_empty() {
+            self.look(place);
+        }
         place.stand_in();
         if let Some(until) = place.resting {
             let left = until.saturating_duration_since(Instant::now());
@@ -102,7 +105,7 @@ impl Shelf {
         }
         let mut shortest: Option<(usize, &Arc<Isolate>)> = None;
         for isolate in &place.isolates {
-            if let Some(reason) = isolate.refused() {
+            if let Some(reason) = isolate.refused().filter(|_| !isolate.is_open()) {
                 return Err(EngineError::Refused(reason));
             }
             let line = isolate.line_len();

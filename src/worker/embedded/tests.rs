@@ -3,8 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::BodyExt;
 use hyper::Request;
 use tempfile::TempDir;
 
@@ -13,7 +12,6 @@ use crate::api::tests::backend;
 use crate::config::Durability;
 use crate::kv::AccountId;
 use crate::node::Node;
-use crate::worker::engine::streamed;
 use crate::worker::{ModuleKind, Program, Syntax, Workers};
 
 struct World {
@@ -67,7 +65,7 @@ export default { async fetch(request) {
 
 impl World {
     async fn ask(&self, program: &Arc<Program>, path: &str) -> Result<String, EngineError> {
-        let request = Request::builder().uri(path).header("host", "script").body(streamed(Empty::<Bytes>::new()));
+        let request = Request::builder().uri(path).header("host", "script").body(Streamed::empty());
         let response = self.engine.fetch(program, request.expect("a request")).await?;
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         Ok(String::from_utf8_lossy(&body).into_owned())

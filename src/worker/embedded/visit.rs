@@ -282,7 +282,7 @@ impl Visit {
 
     /// A timer was handled.
     pub(super) fn handled(&self) {
-        self.respond(Response::new(crate::worker::engine::streamed(http_body_util::Empty::<Bytes>::new())));
+        self.respond(Response::new(Streamed::empty()));
     }
 
     /// Ends it: nothing of it goes on. What those who watch are told, the first time.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
@@ -26,7 +26,7 @@ use super::host::Guest;
 use super::{Files, cache};
 use crate::kv::Kv;
 use crate::worker::cache::Cache;
-use crate::worker::engine::{Streamed, streamed};
+use crate::worker::engine::Streamed;
 use crate::worker::hops::loop_header;
 use crate::worker::{Program, ScriptId, TAIL_EVENT_LEN_MAX, Tails, static_files};
 
@@ -134,7 +134,7 @@ impl Desk {
 }
 
 pub(super) fn empty(status: StatusCode) -> Response<Streamed> {
-    let mut response = Response::new(streamed(Full::new(Bytes::new())));
+    let mut response = Response::new(Streamed::empty());
     *response.status_mut() = status;
     response
 }

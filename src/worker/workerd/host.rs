@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -23,7 +23,7 @@ use crate::binding;
 use crate::config::Bindings;
 use crate::kv::Kv;
 use crate::worker::cache::Cache;
-use crate::worker::engine::{EngineError, Streamed, streamed};
+use crate::worker::engine::{EngineError, Streamed};
 use crate::worker::{Program, Tails};
 
 /// How long a process may take until it listens, and how much of that it may compute: for itself, and for each program.
@@ -217,7 +217,7 @@ impl Host {
 
     async fn warden(&self, path: &str, patience: Duration) -> io::Result<Vec<u8>> {
         let mut connection = connect(&self.place.warden()).await?;
-        let body: Streamed = streamed(Empty::new());
+        let body: Streamed = Streamed::empty();
         let request = Request::builder().method(Method::GET).uri(path).header("host", "warden").body(body);
         let asked = async {
             let response =

@@ -29,14 +29,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Empty;
 use hyper::body::Body;
 use hyper::{Method, Request, Response};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::cache::Cache;
-use super::engine::{Engine, EngineError, Running, Streamed, Vitals, Wrote, held, streamed};
+use super::engine::{Engine, EngineError, Running, Streamed, Vitals, Wrote, held};
 use super::hops::hops;
 use super::static_files::Files;
 use super::{Program, Tails};
@@ -240,7 +238,7 @@ impl Attempt {
     }
 
     fn take(&mut self) -> Request<Streamed> {
-        self.next.take().unwrap_or_else(|| Request::new(empty()))
+        self.next.take().unwrap_or_else(|| Request::new(Streamed::empty()))
     }
 
     fn put_back(&mut self, request: Request<Streamed>) {
@@ -253,10 +251,6 @@ impl Attempt {
 
     /// Once is enough: what has ended two processes would end a third.
     fn repeat(&mut self) {
-        self.next = self.again.take().map(|request| request.map(|()| empty()));
+        self.next = self.again.take().map(|request| request.map(|()| Streamed::empty()));
     }
-}
-
-fn empty() -> Streamed {
-    streamed(Empty::<Bytes>::new())
 }

@@ -84,8 +84,7 @@ fn text_at_hand<'js>(desk: &Desk, ctx: &Ctx<'js>, index: usize, key: &rquickjs::
     let (isolate, key) = (desk.0.upgrade()?, key.to_string().ok()?);
     let visit = isolate.current().filter(|visit| !visit.is_over())?;
     let Some((_, Binding::Kv(namespace))) = isolate.program.bindings.get(index) else { return None };
-    let local = Local::new(&visit.kv, *namespace).ok()?;
-    let found = local.get_at_once(&key, None)?.ok()?;
+    let found = Local::at_hand(&visit.kv, *namespace, &key)?;
     let shown = match found.map(|found| found.value) {
         None => Value::new_null(ctx.clone()),
         Some(Stored::Inline(bytes)) => rquickjs::String::from_str(ctx.clone(), &text_of(&bytes)).ok()?.into_value(),

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -29,11 +29,14 @@ const TEXT: &str = "text/plain;charset=UTF-8";
 pub(in crate::worker::embedded) fn lines(headers: &HeaderMap) -> String {
     let mut lines = String::with_capacity(32 * 2 * headers.len());
     for (name, value) in headers {
-        for part in [name.as_str().as_bytes(), value.as_bytes()] {
-            if !lines.is_empty() {
-                lines.push('\n');
-            }
-            lines.push_str(&String::from_utf8_lossy(part));
+        if !lines.is_empty() {
+            lines.push('\n');
+        }
+        lines.push_str(name.as_str());
+        lines.push('\n');
+        match value.to_str() {
+            Ok(value) => lines.push_str(value),
+            Err(_) => lines.push_str(&String::from_utf8_lossy(value.as_bytes())),
         }
     }
     lines
@@ -83,10 +86,6 @@ impl Body for Sent {
     }
 }
 
-fn whole(bytes: Bytes) -> Streamed {
-    streamed(Full::new(bytes))
-}
-
 /// A stream that a script holds, as a body of its own.
 fn handed_on(visit: &Visit, number: u32) -> Option<Streamed> {
     let source = visit.drop_source(number)?;
@@ -123,14 +122,14 @@ pub(super) fn shown(visit: &Visit, response: Response<Streamed>) -> Outcome {
 
 pub(super) fn add<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &Desk) -> rquickjs::Result<()> {
     let at = desk.clone();
-    // A body is text, bytes, nothing, or a stream: a list of its number, if it is the node's, and its length. At the end
-    // come fields, if there are any but the content's type, and the reason, if there is one.
+    // A body is text, bytes, nothing, or a stream: a list of its number, if it is the node's, and its length. A type that is a
+    // flag is that of text. At the end come fields, if there are any but the content's type, and the reason, if there is one.
     let respond = move |ctx: Ctx<'js>,
                         visit: u32,
                         is_last: bool,
                         status: u16,
                         body: Value<'js>,
-                        content_type: Option<String>,
+                        content_type: Value<'js>,
                         rest: Rest<Value<'js>>| {
         let isolate = at.isolate(&ctx)?;
         let Some(visit) = isolate.visit(visit) else { return Ok(()) };
@@ -145,9 +144,9 @@ pub(super) fn add<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &Desk) -> rquic
             // It follows from the body.
             headers.remove(CONTENT_LENGTH);
         }
-        let content_type = match content_type.as_deref() {
-            Some(TEXT) => Some(HeaderValue::from_static(TEXT)),
-            other => other.and_then(|text| HeaderValue::try_from(text).ok()),
+        let content_type = match content_type.as_bool() {
+            Some(_) => Some(HeaderValue::from_static(TEXT)),
+            None => Option::<String>::from_js(&ctx, content_type)?.and_then(|text| HeaderValue::try_from(text).ok()),
         };
         if let Some(content_type) = content_type {
             headers.insert(CONTENT_TYPE, content_type);
@@ -165,7 +164,7 @@ pub(super) fn add<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &Desk) -> rquic
                 }
             }
         } else {
-            body_of(&body).map_or_else(|| streamed(Empty::<Bytes>::new()), whole)
+            body_of(&body).map_or_else(Streamed::empty, Streamed::whole)
         };
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::from_u16(status).map_err(|_| refuse("there is no such status"))?;
@@ -245,7 +244,7 @@ pub(super) fn add<'js>(ctx: &Ctx<'js>, host: &Object<'js>, desk: &Desk) -> rquic
             let (isolate, visit) = (at.isolate(&ctx)?, at.visit(&ctx)?);
             let body = match number_of(&body) {
                 Some(number) => handed_on(&visit, number),
-                None => Some(body_of(&body).map_or_else(|| streamed(Empty::<Bytes>::new()), whole)),
+                None => Some(body_of(&body).map_or_else(Streamed::empty, Streamed::whole)),
             };
             at.begin(&ctx, operation, async move {
                 if !visit.may_fetch() {

@@ -48,41 +48,40 @@ const decode = (bytes) => host.decode("utf-8", bytes, false, false);
 
 const ONLY_HERE = Symbol("made by the platform");
 const TEXT = "text/plain;charset=UTF-8";
-let ownOf, put, content, take, split, asked, signalOf, got, isResponse, send;
+let isRequest, requestOwn, isResponse, responseOwn, asked, signalOf, got, send;
 
 const isStream = (content) => typeof content === "object" && content !== null && content instanceof ReadableStream;
 
-// Each field that an object has costs time when one is made, as does each class that has some: there is one, for all that
-// is to be known of a request or a response.
+// What is to be known of a request or a response, in one object: `content` is text, bytes, a stream, or null (a stream once
+// somebody has asked for one), and may have been `used`. Each field that a class has costs time when an object of it is made,
+// and so does each constructor that calls another: both classes have this one field, and neither calls that of `Body`.
+const ownOf = (body) => (isRequest(body) ? requestOwn(body) : responseOwn(body));
+const put = (body, content) => { ownOf(body).content = content; };
+const content = (body) => ownOf(body).content;
+const take = (body) => taken(ownOf(body));
+
+function taken(own) {
+  const content = own.content;
+  if (content === null) return null;
+  const streams = isStream(content);
+  if (own.used || streams && inner(content).disturbed) throw new TypeError("Body has already been used. It can only be used once. Use tee() first if you need to read it twice.");
+  if (streams && content.locked) throw new TypeError("This ReadableStream is currently locked to a reader.");
+  own.used = true;
+  return content;
+}
+
+function split(body) {
+  const own = ownOf(body), content = own.content, streams = isStream(content);
+  if (body.bodyUsed || streams && content.locked) throw new TypeError("Response body object should not be disturbed or locked");
+  if (!streams) return content;
+  const [mine, other] = content.tee();
+  own.content = mine;
+  return other;
+}
+
 class Body {
-  // `content` is text, bytes, a stream, or null: a stream once somebody has asked for one. It may have been `used`.
-  #own;
-  constructor(own) { this.#own = own; }
-  static {
-    ownOf = (body) => body.#own;
-    isResponse = (value) => typeof value === "object" && value !== null && #own in value && value.#own.status !== undefined;
-    put = (body, content) => { body.#own.content = content; };
-    content = (body) => body.#own.content;
-    take = (body) => {
-      const own = body.#own, content = own.content;
-      if (content === null) return null;
-      const streams = isStream(content);
-      if (own.used || streams && inner(content).disturbed) throw new TypeError("Body has already been used. It can only be used once. Use tee() first if you need to read it twice.");
-      if (streams && content.locked) throw new TypeError("This ReadableStream is currently locked to a reader.");
-      own.used = true;
-      return content;
-    };
-    split = (body) => {
-      const own = body.#own, content = own.content, streams = isStream(content);
-      if (body.bodyUsed || streams && content.locked) throw new TypeError("Response body object should not be disturbed or locked");
-      if (!streams) return content;
-      const [mine, other] = content.tee();
-      own.content = mine;
-      return other;
-    };
-  }
   get body() {
-    const own = this.#own, content = own.content;
+    const own = ownOf(this), content = own.content;
     if (content === null || isStream(content)) return content;
     const bytes = typeof content === "string" ? host.encode(content) : content;
     const stream = new ReadableStream({
@@ -97,7 +96,7 @@ class Body {
     return own.content = stream;
   }
   get bodyUsed() {
-    const own = this.#own;
+    const own = ownOf(this);
     return own.used === true || isStream(own.content) && inner(own.content).disturbed;
   }
   async bytes() {
@@ -134,16 +133,16 @@ finish("Body", Body);
 const METHODS = new Set(("GET HEAD POST PUT DELETE PATCH PURGE OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK ACL " +
   "REPORT MKACTIVITY CHECKOUT MERGE MSEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE QUERY").split(" "));
 
-export class Request extends Body {
+export class Request {
+  #own;
   constructor(input, init = {}) {
     if (input === ONLY_HERE) {
-      super(init);
+      this.#own = init;
       return;
     }
-    const own = { content: null, method: "GET" };
-    super(own);
+    const own = this.#own = { content: null, method: "GET" };
     if (input instanceof Request) {
-      const { method, url, redirect, signal, cf, cfText } = ownOf(input);
+      const { method, url, redirect, signal, cf, cfText } = input.#own;
       Object.assign(own, { method, url, redirect, signal, cf, cfText, headers: new Headers(input.headers) });
       if (init?.body === undefined || init.body === null) put(this, take(input));
     } else {
@@ -176,27 +175,29 @@ export class Request extends Body {
     }
   }
   static {
+    isRequest = (value) => #own in value;
+    requestOwn = (request) => request.#own;
     // What the node was asked.
     asked = (method, url, flat, source, length, cfText) => {
       const content = source === null ? null : nodeStream(source, length ?? undefined);
       return new Request(ONLY_HERE, { content, method, url, flat, cfText });
     };
-    signalOf = (request) => ownOf(request).signal;
+    signalOf = (request) => request.#own.signal;
   }
-  get method() { return ownOf(this).method; }
-  get url() { return ownOf(this).url; }
+  get method() { return this.#own.method; }
+  get url() { return this.#own.url; }
   get headers() {
-    const own = ownOf(this);
+    const own = this.#own;
     if (!own.headers) {
       own.headers = own.flat ? fromFlat(own.flat, true) : new Headers();
       own.flat = undefined;
     }
     return own.headers;
   }
-  get redirect() { return ownOf(this).redirect ?? "follow"; }
-  get signal() { return (ownOf(this).signal ??= new AbortController().signal); }
+  get redirect() { return this.#own.redirect ?? "follow"; }
+  get signal() { return (this.#own.signal ??= new AbortController().signal); }
   get cf() {
-    const own = ownOf(this);
+    const own = this.#own;
     if (own.cfText !== undefined) [own.cf, own.cfText] = [JSON.parse(own.cfText), undefined];
     return own.cf;
   }
@@ -204,9 +205,9 @@ export class Request extends Body {
   get keepalive() { return false; }
   get cache() { return undefined; }
   clone() {
-    const own = ownOf(this);
+    const own = this.#own;
     const other = new Request(own.url, { method: own.method, headers: this.headers, redirect: this.redirect, signal: own.signal });
-    [ownOf(other).cf, ownOf(other).cfText] = [own.cf, own.cfText];
+    [other.#own.cf, other.#own.cfText] = [own.cf, own.cfText];
     put(other, split(this));
     return other;
   }
@@ -215,18 +216,19 @@ finish("Request", Request);
 
 const NO_BODY = new Set([101, 204, 205, 304]);
 
-export class Response extends Body {
+export class Response {
+  #own;
   constructor(body = null, init = undefined) {
-    if (typeof body === "string") super({ content: text(body), status: 200, type: TEXT });
+    if (typeof body === "string") this.#own = { content: text(body), status: 200, type: TEXT };
     else if (body === ONLY_HERE) {
-      super(init);
+      this.#own = init;
       return;
     } else {
       const { content, type } = given(body);
-      super({ content, status: 200, type });
+      this.#own = { content, status: 200, type };
     }
     if (init === undefined || init === null) return;
-    const own = ownOf(this);
+    const own = this.#own;
     if (init.status !== undefined) {
       own.status = Number(init.status);
       if (!Number.isInteger(own.status) || own.status < 200 || own.status > 599) {
@@ -247,17 +249,20 @@ export class Response extends Body {
     }
   }
   static {
+    isResponse = (value) => typeof value === "object" && value !== null && #own in value;
+    responseOwn = (response) => response.#own;
     got = (status, statusText, flat, source, length, url, redirected) => {
       const content = source === null ? null : nodeStream(source, length ?? undefined);
       return new Response(ONLY_HERE, { content, status, statusText, flat, url, redirected });
     };
     send = (response, visit, isLast) => {
-      const { status, statusText, headers, flat, type } = ownOf(response);
+      const own = response.#own, { status, statusText, headers, flat, type } = own;
       // Of all headers the type of the content alone, if nobody has asked for them.
       const fields = headers ? toFlat(response.headers) : flat === undefined ? undefined : listOf(flat);
-      const body = take(response);
+      const body = taken(own);
       if (!isStream(body)) {
-        host.respond(visit, isLast, status, body, fields === undefined ? type : undefined, fields, statusText);
+        if (fields === undefined && statusText === undefined) host.respond(visit, isLast, status, body, type === TEXT || type);
+        else host.respond(visit, isLast, status, body, fields === undefined ? type : undefined, fields, statusText);
         return undefined;
       }
       const { id, length, disturbed, queue } = inner(body);
@@ -271,43 +276,48 @@ export class Response extends Body {
     const content = JSON.stringify(data);
     if (content === undefined) throw new TypeError("The data can't be written as JSON.");
     const response = new Response(content, init);
-    if (!ownOf(response).headers?.has("content-type")) response.headers.set("content-type", "application/json");
+    if (!response.#own.headers?.has("content-type")) response.headers.set("content-type", "application/json");
     return response;
   }
   static redirect(url, status = 302) {
     if (![301, 302, 303, 307, 308].includes(status)) throw new RangeError(`${status} is not a redirect status code.`);
     const response = new Response(null, { status });
     if (!URL.canParse(url)) throw new TypeError(`Unable to parse URL: ${url}`);
-    ownOf(response).headers = fromFlat(["location", new URL(url).href], true);
+    response.#own.headers = fromFlat(["location", new URL(url).href], true);
     return response;
   }
   static error() {
     const response = new Response();
-    ownOf(response).status = 0;
+    response.#own.status = 0;
     return response;
   }
-  get status() { return ownOf(this).status; }
-  get statusText() { return ownOf(this).statusText ?? ""; }
+  get status() { return this.#own.status; }
+  get statusText() { return this.#own.statusText ?? ""; }
   get ok() { return this.status >= 200 && this.status < 300; }
   get headers() {
-    const own = ownOf(this), { flat, type } = own;
+    const own = this.#own, { flat, type } = own;
     if (!own.headers) own.headers = flat ? fromFlat(flat, true) : new Headers();
     if (!flat && type && !own.headers.has("content-type")) own.headers.set("content-type", type);
     own.flat = own.type = undefined;
     return own.headers;
   }
-  get url() { return ownOf(this).url ?? ""; }
-  get redirected() { return ownOf(this).redirected ?? false; }
+  get url() { return this.#own.url ?? ""; }
+  get redirected() { return this.#own.redirected ?? false; }
   get type() { return this.status === 0 ? "error" : "default"; }
   get webSocket() { return null; }
-  get cf() { return ownOf(this).cf; }
+  get cf() { return this.#own.cf; }
   clone() {
-    const { status, statusText, url, redirected } = ownOf(this);
+    const { status, statusText, url, redirected } = this.#own;
     const headers = new Headers(this.headers);
     return new Response(ONLY_HERE, { content: split(this), status, statusText, url, redirected, headers });
   }
 }
 finish("Response", Response);
+
+for (const made of [Request, Response]) {
+  Object.setPrototypeOf(made, Body);
+  Object.setPrototypeOf(made.prototype, Body.prototype);
+}
 
 /** Sends a stream on as fast as it is taken. */
 async function pump(stream, visit) {
