@@ -3,7 +3,8 @@
 //! A request makes some dozens of small blocks, and many are freed by another thread than the one that made them, which costs the
 //! system's allocator a lock each. mimalloc does that cheaply, but keeps what others have freed until the thread that
 //! made it comes by again. For a few hundred bytes that is nothing; for the pieces of large values, read by threads that
-//! then sleep, it is hundreds of megabytes. The system's allocator gives those back.
+//! then sleep, it is hundreds of megabytes. The system's allocator gives those back. Huge pages are not asked for: they are
+//! resident from the first byte on.
 
 #![allow(unsafe_code, reason = "what a global allocator is made of; every call is passed on as it came")]
 
