@@ -82,9 +82,9 @@ pub(super) fn request(parts: Parts, host: &str, body: Streamed, origin: &Origin<
     }
     headers.insert(CF, origin.cf.spoken(parts.version));
     headers.insert(PROTOCOL, HeaderValue::from_static(if origin.is_https { "https" } else { "http" }));
-    if headers.get(HOST).is_none_or(|stated| stated != host)
-        && let Ok(host) = HeaderValue::from_str(host)
-    {
+    let mut stated = headers.get_all(HOST).iter();
+    let is_told = stated.next().is_some_and(|stated| stated == host) && stated.next().is_none();
+    if !is_told && let Ok(host) = HeaderValue::from_str(host) {
         headers.insert(HOST, host);
     }
     if let Some(address) = written(origin.address) {

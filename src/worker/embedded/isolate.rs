@@ -257,10 +257,15 @@ impl Isolate {
             self.pending.fetch_sub(1, Ordering::AcqRel);
             visit.waiting.fetch_sub(1, Ordering::AcqRel);
         }
+        let is_new = vm.is_none();
         let Some(running) = self.load(vm) else {
             visit.fail(self.refused().map_or(EngineError::Lost, EngineError::Refused));
             return self.close(&visit);
         };
+        if is_new {
+            // What it took to load it is nobody's.
+            *spent = Spent::read();
+        }
         let limit = self.program.cpu_ms.map_or(CPU_MAX, |ms| Duration::from_millis(u64::from(ms).max(1)));
         let before = Duration::from_nanos(visit.cpu_ns.load(Ordering::Relaxed));
         let is_over = visit.is_over();

@@ -105,7 +105,9 @@ impl Shelf {
         }
         let mut shortest: Option<(usize, &Arc<Isolate>)> = None;
         for isolate in &place.isolates {
-            if let Some(reason) = isolate.refused().filter(|_| !isolate.is_open()) {
+            if !isolate.is_open()
+                && let Some(reason) = isolate.refused()
+            {
                 return Err(EngineError::Refused(reason));
             }
             let line = isolate.line_len();

@@ -127,6 +127,16 @@ async fn an_answer_does_not_wait_for_what_computes_after_it_in_the_same_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_it_takes_to_load_a_script_is_on_no_visitors_account() {
+    let world = world(1).await;
+    let code = "for (const end = Date.now() + 400; Date.now() < end;);
+        export default { fetch() { for (let i = 0; i < 1e5; i++); return new Response('ok') } }";
+    let program = program("slow to load", code);
+    world.engine.prepare(vec![Arc::clone(&program)]);
+    assert_eq!(world.ask(&program, "/").await.as_deref(), Ok("ok"), "a visit may compute for 300 ms");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bombs_are_told_apart_counted_and_followed_by_a_fresh_runtime() {
     let world = world(2).await;
     let cases = [("/loop", "cpu"), ("/bytes", "memory")];

@@ -87,7 +87,11 @@ fn text_at_hand<'js>(desk: &Desk, ctx: &Ctx<'js>, index: usize, key: &rquickjs::
     let found = Local::at_hand(&visit.kv, *namespace, &key)?;
     let shown = match found.map(|found| found.value) {
         None => Value::new_null(ctx.clone()),
-        Some(Stored::Inline(bytes)) => rquickjs::String::from_str(ctx.clone(), &text_of(&bytes)).ok()?.into_value(),
+        Some(Stored::Inline(bytes)) => {
+            let text = rquickjs::String::from_str(ctx.clone(), &text_of(&bytes));
+            // Without memory for it: whoever asks again is told.
+            text.map_err(|_| ctx.catch()).ok()?.into_value()
+        }
         Some(Stored::Blob(_)) => return None,
     };
     visit.may_use_kv().then_some(shown)
