@@ -774,7 +774,8 @@ def taking_over(report, binary, home, engine):
             until(lambda: notes(heir, "begun").count(minute) == 2, 45)
             until(lambda: minute in notes(heir, "done"), 60)
             assert notes(heir, "done").count(minute) == 1 and notes(heir, "begun").count(minute) == 2
-            assert heir.metrics()['starling_worker_timers_total{outcome="handled"}'] >= 1
+            # It is counted once the script has returned: a moment after it has said so itself.
+            until(lambda: heir.metrics().get('starling_worker_timers_total{outcome="handled"}', 0) >= 1, 10)
     finally:
         flock.stop()
 
