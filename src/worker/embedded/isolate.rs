@@ -77,6 +77,8 @@ pub(super) struct Isolate {
     visits: Mutex<BTreeMap<u32, Arc<Visit>>>,
     current: Mutex<Option<Arc<Visit>>>,
     last_visit: AtomicU32,
+    /// Visits that have been promised this runtime and have not come yet.
+    coming: AtomicUsize,
     /// Operations whose end was not heard of yet.
     pending: AtomicUsize,
     /// Whether it gets no more requests.
@@ -113,6 +115,7 @@ impl Isolate {
             visits: Mutex::default(),
             current: Mutex::default(),
             last_visit: AtomicU32::new(0),
+            coming: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
             is_retired: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
@@ -130,12 +133,19 @@ impl Isolate {
         self.last_visit.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Has the script handle something.
+    /// A visit will come: until it has, the runtime is as busy as if it were there. So no sweep overlooks it, and its
+    /// patience has an end wherever the runtime goes meanwhile.
+    pub(super) fn expect(&self) {
+        self.coming.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Has the script handle something. It was expected.
     pub(super) fn ask(&self, visit: Arc<Visit>, asked: Asked) {
         *locked(&self.used) = visit.began;
         // Under one lock: a visit that is known and whose event is not in the inbox has been begun.
         let inbox = locked(&self.inbox);
         locked(&self.visits).insert(visit.number, Arc::clone(&visit));
+        self.coming.fetch_sub(1, Ordering::AcqRel);
         self.push(inbox, Event::Asked(visit, asked));
     }
 
@@ -187,7 +197,7 @@ impl Isolate {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        !locked(&self.visits).is_empty()
+        self.coming.load(Ordering::Acquire) > 0 || !locked(&self.visits).is_empty()
     }
 
     /// Whether it takes requests.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::crew::cpu_time;
 
-/// How much of what a turn has computed may be guessed before it is asked for.
+/// How much of a thread's processor time may be guessed before it is asked for.
 const GUESSED_MAX: Duration = Duration::from_millis(1);
 
 /// How far a script may compute: looked at by the interpreter itself.
@@ -101,4 +101,20 @@ impl Spent {
 /// In whole nanoseconds.
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "sleeps, to show that it does not count")]
+    fn what_is_guessed_is_little() {
+        let mut spent = Spent::read();
+        let began = spent.now();
+        spent.keep();
+        std::thread::sleep(Duration::from_millis(200));
+        spent = Spent::resume();
+        assert!(spent.now() - began < Duration::from_millis(100), "asleep, it has not computed");
+    }
 }

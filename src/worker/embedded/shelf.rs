@@ -87,9 +87,21 @@ impl Shelf {
         gone
     }
 
-    /// A runtime of the script: the first in whose line there is room.
+    /// A runtime of the script, which expects a visit now: the first in whose line there is room.
     pub(super) fn isolate(&self, version: &str, ground: &Arc<Ground>) -> Result<Arc<Isolate>, EngineError> {
         let mut places = self.places();
+        let isolate = self.choose(&mut places, version, ground)?;
+        // Before anyone can take it from the shelf.
+        isolate.expect();
+        Ok(isolate)
+    }
+
+    fn choose(
+        &self,
+        places: &mut BTreeMap<String, Place>,
+        version: &str,
+        ground: &Arc<Ground>,
+    ) -> Result<Arc<Isolate>, EngineError> {
         let place = places.get_mut(version).ok_or(EngineError::Unknown)?;
         // Whoever has gone too far, or can't be loaded, is not open.
         if !place.isolates.iter().all(|isolate| isolate.is_open()) || !place.leaving.is_empty() {

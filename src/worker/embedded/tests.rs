@@ -184,6 +184,17 @@ async fn a_script_in_demand_gets_a_runtime_for_each_thread_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_waits_for_a_visit_that_it_was_promised_to() {
+    let world = world(1).await;
+    let program = program("promised", CODE);
+    world.engine.prepare(vec![Arc::clone(&program)]);
+    let isolate = world.engine.shelf.isolate(&program.version, &world.engine.ground).expect("a runtime");
+    assert!(isolate.is_busy(), "whoever clears the shelf now leaves it somebody who ends what is late");
+    assert_eq!(world.ask(&program, "/").await.as_deref(), Ok("1"));
+    assert!(isolate.is_busy(), "another visit is not the one that was promised");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_script_that_takes_too_long_is_left() {
     let world = world(2).await;
     let program = program("slow", CODE);
