@@ -42,7 +42,7 @@ def row(*cells):
 
 @contextlib.contextmanager
 def bare(figures):
-    """The HTTP server that nodes have, with nothing behind it: its address."""
+    """The HTTP server that nodes have, with nothing behind it: its process and its address."""
     server = subprocess.Popen([figures, "--serve"], stdout=subprocess.PIPE, text=True)
     try:
         yield server.pid, f"http://{server.stdout.readline().strip()}/"
