@@ -22,6 +22,7 @@ mod headers;
 mod heavy;
 pub(crate) mod key;
 pub(crate) mod keys;
+mod lanes;
 pub(crate) mod listen;
 pub(crate) mod metadata;
 mod multipart;

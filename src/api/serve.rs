@@ -16,7 +16,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use super::hangup::HangsUp;
 use super::headers::HeaderGuard;
+use super::lanes::{Lanes, Streams};
 use super::places::{Answering, Order, Place, Places};
 use super::reply::{Reply, ReplyBody};
 use super::stall::StallGuard;
@@ -98,6 +99,11 @@ pub(crate) trait Answers: Send + Sync + 'static {
         None
     }
 
+    /// Whether it answers most at once: then its connections have threads of their own.
+    fn is_quick(&self) -> bool {
+        false
+    }
+
     /// Ends what never ends by itself.
     fn close(&self) {}
 }
@@ -117,6 +123,10 @@ impl Answers for Api {
         self.shared.config.tls.clone()
     }
 
+    fn is_quick(&self) -> bool {
+        true
+    }
+
     fn close(&self) {
         self.shared.closing.send_replace(true);
     }
@@ -130,8 +140,16 @@ pub(crate) async fn serve_with(
     let server = Arc::new(builder(answers.tls().is_some()));
     let places = Places::new(CONNECTIONS_MAX);
     let renewing = answers.tls().map(|tls| tokio::spawn(async move { tls.keep_current().await }));
+    let lanes = if answers.is_quick() { Lanes::start().inspect_err(no_lanes).ok() } else { None };
     let begin = |(stream, from), place| {
-        tokio::spawn(connect(stream, from, Arc::clone(&server), Arc::clone(&answers), place));
+        let (server, answers) = (Arc::clone(&server), Arc::clone(&answers));
+        match &lanes {
+            None => _ = tokio::spawn(connect(stream, from, server, answers, place)),
+            Some(lanes) => match TcpStream::into_std(stream) {
+                Ok(stream) => lanes.spawn(move_to_lane(stream, from, server, answers, place)),
+                Err(error) => tracing::debug!(%from, %error, "a connection was lost at its beginning"),
+            },
+        }
     };
     accept_until(shutdown, &places, || accept(&listener, &places), begin).await;
     drop(listener);
@@ -177,7 +195,7 @@ pub(crate) async fn accept_until<S, A>(
     }
 }
 
-fn builder(is_encrypted: bool) -> Builder<TokioExecutor> {
+fn builder(is_encrypted: bool) -> Builder<Streams> {
     let mut builder = over_http1(true);
     // What says that a client goes away is encrypted too.
     builder.http1().half_close(!is_encrypted);
@@ -195,8 +213,8 @@ fn builder(is_encrypted: bool) -> Builder<TokioExecutor> {
 
 /// HTTP/1.1 within bounds. hyper does not watch for clients that go away while they are answered: [`HangsUp`] does. Header fields in a request are at most 100, as hyper has it: were that said here, hyper would
 /// no longer keep them on the stack. How long they may take is the place's to know: hyper would set an alarm for each.
-pub(crate) fn over_http1(keeps_alive: bool) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+pub(crate) fn over_http1(keeps_alive: bool) -> Builder<Streams> {
+    let mut builder = Builder::new(Streams::here());
     builder.http1().header_read_timeout(None).max_buf_size(HEADERS_LEN_MAX).half_close(true).keep_alive(keeps_alive);
     builder
 }
@@ -208,10 +226,28 @@ async fn accept(listener: &TcpListener, places: &Places) -> io::Result<((TcpStre
     Ok(((stream, from), place))
 }
 
+fn no_lanes(error: &io::Error) {
+    tracing::warn!(%error, "connections get no threads of their own");
+}
+
+/// To be run where it is to be served from now on.
+async fn move_to_lane(
+    stream: std::net::TcpStream,
+    from: SocketAddr,
+    server: Arc<Builder<Streams>>,
+    answers: Arc<impl Answers>,
+    place: Arc<Place>,
+) {
+    match TcpStream::from_std(stream) {
+        Ok(stream) => connect(stream, from, server, answers, place).await,
+        Err(error) => tracing::debug!(%from, %error, "a connection was lost at its beginning"),
+    }
+}
+
 async fn connect(
     stream: TcpStream,
     from: SocketAddr,
-    server: Arc<Builder<TokioExecutor>>,
+    server: Arc<Builder<Streams>>,
     answers: Arc<impl Answers>,
     place: Arc<Place>,
 ) {
@@ -234,7 +270,7 @@ async fn connect(
 pub(crate) async fn connection(
     stream: impl AsyncRead + AsyncWrite + HangsUp + Unpin + Send + 'static,
     from: IpAddr,
-    server: &Builder<TokioExecutor>,
+    server: &Builder<Streams>,
     answers: Arc<impl Answers>,
     place: &Arc<Place>,
 ) {
