@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -62,6 +62,30 @@ impl Api {
         Self { kv: self.kv.session(), from, shared: self.shared.clone() }
     }
 
+    /// The answer to a request for one value, if nothing has to be waited for: so are most requests, and a future that
+    /// could wait for everything would cost as much as the answer. `None` for all others, and for what is to be refused:
+    /// [`Api::handle`] judges it from the start.
+    pub(crate) fn at_once(&self, request: &Request<Incoming>, from: IpAddr) -> Option<Reply> {
+        let stopwatch = Stopwatch::start();
+        let (headers, path) = (request.headers(), request.uri().path());
+        if *request.method() != Method::GET || Demands::are_made(headers) {
+            return None;
+        }
+        let route = route(path);
+        let Route::Namespace { account, namespace, target: Target::Value(key) } = route else { return None };
+        let api = self.in_session(from);
+        let caller = api.caller(headers).ok()?;
+        let account = caller.account(account, path).ok()?;
+        let ns = api.admitted(&caller, account, namespace, Target::Value(key), &Method::GET).ok()?;
+        let found = api.kv.get_at_once(ns, &decode_key(key).ok()?)?.ok()??;
+        api.count(&caller).ok()?;
+        let mut reply = values::reply(found);
+        session::mark_at_once(&api, &mut reply)?;
+        self.finish(&mut reply, self.request_id());
+        self.observe(route, &Method::GET, path, &reply, stopwatch.elapsed());
+        Some(reply)
+    }
+
     /// Answers one request that came from that address.
     pub(crate) async fn handle(&self, request: Request<Incoming>, from: IpAddr) -> Result<Reply, Infallible> {
         let stopwatch = Stopwatch::start();
@@ -85,21 +109,25 @@ impl Api {
             reply.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(len));
             *reply.body_mut() = ReplyBody::Whole(None);
         }
+        self.finish(&mut reply, request_id);
+        self.observe(route, &parts.method, parts.uri.path(), &reply, stopwatch.elapsed());
+        Ok(reply)
+    }
+
+    /// What every answer says.
+    fn finish(&self, reply: &mut Reply, request_id: HeaderValue) {
         reply.headers_mut().insert(REQUEST_ID, request_id);
         if let Some(pop) = &self.shared.pop {
             reply.headers_mut().insert(POP, pop.clone());
         }
-        self.observe(route, &parts, &reply, stopwatch.elapsed());
-        Ok(reply)
     }
 
     /// Counts a request, and logs it for whoever wants to see them all: failures of the node are logged as such.
-    fn observe(&self, route: Route<'_>, parts: &Parts, reply: &Reply, took: Duration) {
-        let path = parts.uri.path();
+    fn observe(&self, route: Route<'_>, method: &Method, path: &str, reply: &Reply, took: Duration) {
         let status = reply.status().as_u16();
-        self.shared.operator.metrics().answered(route.label(), method_label(&parts.method), status, took);
+        self.shared.operator.metrics().answered(route.label(), method_label(method), status, took);
         let request_id = reply.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
-        let (method, ms) = (parts.method.as_str(), took.as_secs_f64() * 1e3);
+        let (method, ms) = (method.as_str(), took.as_secs_f64() * 1e3);
         tracing::debug!(request_id, method, path, status, ms, "request");
     }
 
@@ -146,22 +174,60 @@ impl Api {
             }
             _ => {}
         }
-        let caller = if self.shared.config.dev {
-            Caller::anyone(&parts.headers, self.shared.config.account)?
-        } else {
-            Caller::authenticate(&parts.headers, &self.kv).map_err(|error| {
+        let caller = self.caller(&parts.headers).map_err(|error| match self.shared.config.dev {
+            true => error,
+            false => {
                 let now = Duration::from_millis(self.kv.now_ms());
                 self.shared.config.failures.answer(error, self.from, now)
-            })?
-        };
-        if let Caller::Holder(token) = &caller {
-            self.shared.meter.ask(token.id, token.account, || Duration::from_millis(self.kv.now_ms()))?;
-        }
+            }
+        })?;
+        self.count(&caller)?;
         let mut demands = Demands::from_headers(&parts.headers)?;
         demands.meet(self).await?;
         let mut reply = self.answer(route, caller, parts, method, body).await?;
         demands.acknowledge(self, &mut reply).await?;
         Ok(reply)
+    }
+
+    fn caller(&self, headers: &HeaderMap) -> Result<Caller, RequestError> {
+        match self.shared.config.dev {
+            true => Caller::anyone(headers, self.shared.config.account),
+            false => Caller::authenticate(headers, &self.kv),
+        }
+    }
+
+    /// One more request of the caller's: fails if they have been too many lately.
+    fn count(&self, caller: &Caller) -> Result<(), RequestError> {
+        let Caller::Holder(token) = caller else { return Ok(()) };
+        self.shared.meter.ask(token.id, token.account, || Duration::from_millis(self.kv.now_ms()))
+    }
+
+    /// The namespace that is asked for, if the caller may do that there.
+    fn admitted(
+        &self,
+        caller: &Caller,
+        account: AccountId,
+        namespace: &str,
+        target: Target<'_>,
+        method: &Method,
+    ) -> Result<NamespaceId, RequestError> {
+        let Ok(ns) = namespace.parse::<NamespaceId>() else {
+            return Err(RequestError::namespace_id(namespace));
+        };
+        caller.require(scope(target, method), Some(ns))?;
+        if target == Target::Changes {
+            // Keys, and their values if they are asked for.
+            caller.require(Scope::Read, Some(ns))?;
+        }
+        if target == Target::Itself && method != Method::GET {
+            // Renaming or deleting takes the right to administer the whole account.
+            caller.require(Scope::Admin, None)?;
+        }
+        if target != Target::Itself {
+            // Keys are asked for by namespace alone: that it is the caller's is settled here.
+            self.kv.check_owner(account, ns).map_err(RequestError::kv(operation(target, method)))?;
+        }
+        Ok(ns)
     }
 
     /// Writes down what the caller did. That it could not be written down undoes nothing.
@@ -308,30 +374,14 @@ impl Api {
         method: &Method,
         body: &mut RequestBody,
     ) -> Result<Reply, RequestError> {
-        let op = operation(target, method);
-        let Ok(ns) = namespace.parse::<NamespaceId>() else {
-            return Err(RequestError::namespace_id(namespace));
-        };
-        caller.require(scope(target, method), Some(ns))?;
-        if target == Target::Changes {
-            // Keys, and their values if they are asked for.
-            caller.require(Scope::Read, Some(ns))?;
-        }
-        if target == Target::Itself && method != Method::GET {
-            // Renaming or deleting takes the right to administer the whole account.
-            caller.require(Scope::Admin, None)?;
-        }
-        if target != Target::Itself {
-            // Keys are asked for by namespace alone: that it is the caller's is settled here.
-            self.kv.check_owner(account, ns).map_err(RequestError::kv(op))?;
-        }
+        let ns = self.admitted(caller, account, namespace, target, method)?;
         let query = Query::new(parts.uri.query());
         match (target, method.as_str()) {
             (Target::Value(key), "GET") => values::get(self, ns, &decode_key(key)?).await,
             (Target::Value(key), "PUT") => {
                 let key = decode_key(key)?;
                 if self.shared.meter.bounds_holdings() {
-                    let is_new = self.kv.get(ns, &key).await.map_err(RequestError::kv(op))?.is_none();
+                    let is_new = self.kv.get(ns, &key).await.map_err(RequestError::kv("put"))?.is_none();
                     let len = body.stated_len().unwrap_or(0);
                     Box::pin(self.shared.meter.admit(&self.kv, account, u64::from(is_new), len)).await?;
                 }

@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -13,6 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
@@ -87,6 +88,11 @@ pub(crate) trait Answers: Send + Sync + 'static {
     /// What its answers are made of.
     type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static;
 
+    /// The answer to such a request, if it need not wait for anything; `None`: it may.
+    fn at_once(&self, _request: &Request<Incoming>, _from: IpAddr) -> Option<Response<Self::Body>> {
+        None
+    }
+
     /// Answers one request that came from that address.
     fn answer(
         &self,
@@ -110,6 +116,10 @@ pub(crate) trait Answers: Send + Sync + 'static {
 
 impl Answers for Api {
     type Body = ReplyBody;
+
+    fn at_once(&self, request: &Request<Incoming>, from: IpAddr) -> Option<Reply> {
+        Self::at_once(self, request, from)
+    }
 
     fn answer(
         &self,
@@ -280,11 +290,16 @@ pub(crate) async fn connection(
             if request.version() == Version::HTTP_2 {
                 place.probed();
             }
-            let (answers, asking) = (Arc::clone(&answers), place.ask());
-            async move {
-                let Ok(answer) = answers.answer(request, from).await;
-                Ok::<_, Infallible>(answer.map(|body| Answering::new(body, asking)))
+            let asking = place.ask();
+            if let Some(answer) = answers.at_once(&request, from) {
+                return Either::Left(ready(Ok::<_, Infallible>(answer.map(|body| Answering::new(body, asking)))));
             }
+            let answers = Arc::clone(&answers);
+            // Apart: hyper moves what it is given.
+            Either::Right(Box::pin(async move {
+                let Ok(answer) = answers.answer(request, from).await;
+                Ok(answer.map(|body| Answering::new(body, asking)))
+            }))
         })
     };
     let stream = StallGuard::new(TokioIo::new(HeaderGuard::new(stream, Arc::clone(place))), WRITE_STALL_TIMEOUT);

@@ -38,6 +38,11 @@ pub(crate) struct Demands {
 }
 
 impl Demands {
+    /// Whether a request may ask for anything of the kind.
+    pub(crate) fn are_made(headers: &HeaderMap) -> bool {
+        headers.keys().any(|name| name.as_str().starts_with("starling-"))
+    }
+
     pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Self, RequestError> {
         let bookmark = text(headers, &BOOKMARK)?.map(|text| read_bookmark(text).ok_or(RequestError::Bookmark));
         let wait = text(headers, &WAIT)?.map_or(Ok(WAIT_DEFAULT), read_wait)?;
@@ -81,16 +86,24 @@ pub(crate) async fn mark(api: &Api, reply: &mut Reply, error: Option<&RequestErr
         insert(reply.headers_mut(), ACKED_BY, by);
     }
     match api.kv.bookmark().await {
-        Ok(bookmark) => {
-            let mut text = [0; BOOKMARK_LEN_MAX];
-            if let Ok(len) = URL_SAFE_NO_PAD.encode_slice(bookmark, &mut text)
-                && let Ok(value) = HeaderValue::from_bytes(text.get(..len).unwrap_or_default())
-            {
-                reply.headers_mut().insert(BOOKMARK, value);
-            }
-        }
+        Ok(bookmark) => write_bookmark(&bookmark, reply),
         // Its storage has failed, and it can only read: an answer without a bookmark is still an answer.
         Err(error) => tracing::debug!(%error, "an answer goes without a bookmark"),
+    }
+}
+
+/// The same for what was read, if that fits into a bookmark as it is; `None` if not.
+pub(crate) fn mark_at_once(api: &Api, reply: &mut Reply) -> Option<()> {
+    write_bookmark(&api.kv.bookmark_at_once()?, reply);
+    Some(())
+}
+
+fn write_bookmark(bookmark: &[u8], reply: &mut Reply) {
+    let mut text = [0; BOOKMARK_LEN_MAX];
+    if let Ok(len) = URL_SAFE_NO_PAD.encode_slice(bookmark, &mut text)
+        && let Ok(value) = HeaderValue::from_bytes(text.get(..len).unwrap_or_default())
+    {
+        reply.headers_mut().insert(BOOKMARK, value);
     }
 }
 

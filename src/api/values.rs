@@ -10,7 +10,7 @@ use super::error::RequestError;
 use super::query::Query;
 use super::reply::{Reply, ReplyBody};
 use super::{envelope, expiry, metadata, multipart};
-use crate::kv::{Kv, Put, Upload, Value};
+use crate::kv::{Found, Kv, Put, Upload, Value};
 use crate::replica::NamespaceId;
 use crate::replica::limits::{INLINE_LEN_MAX, VALUE_LEN_MAX};
 
@@ -22,7 +22,10 @@ const AGE: HeaderName = HeaderName::from_static("starling-age");
 
 pub(crate) async fn get(api: &Api, ns: NamespaceId, key: &[u8]) -> Result<Reply, RequestError> {
     let found = api.kv.get(ns, key).await.map_err(RequestError::kv("get"))?;
-    let found = found.ok_or(RequestError::KeyNotFound("get"))?;
+    found.map(reply).ok_or(RequestError::KeyNotFound("get"))
+}
+
+pub(crate) fn reply(found: Found) -> Reply {
     let mut response = Response::new(match found.value {
         Value::Inline(bytes) => ReplyBody::from(bytes),
         Value::Blob(reader) => ReplyBody::from(reader),
@@ -34,7 +37,7 @@ pub(crate) async fn get(api: &Api, ns: NamespaceId, key: &[u8]) -> Result<Reply,
     if let Some(expiration) = found.expiration {
         headers.insert(EXPIRATION, HeaderValue::from(expiration));
     }
-    Ok(response)
+    response
 }
 
 pub(crate) async fn get_metadata(api: &Api, ns: NamespaceId, key: &[u8]) -> Result<Reply, RequestError> {

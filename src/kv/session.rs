@@ -91,19 +91,21 @@ impl Kv {
 
     /// A bookmark of all that this session has seen, short enough for a header.
     pub async fn bookmark(&self) -> Result<Vec<u8>, KvError> {
-        let bookmark = {
-            let noted = self.noted_so_far();
-            let nothing = Bookmark::default();
-            let seen = noted.as_ref().map_or(&nothing, |noted| &noted.bookmark);
-            match seen.encode() {
-                Some(bytes) => return Ok(bytes),
-                None => seen.clone(),
-            }
-        };
+        if let Some(bytes) = self.bookmark_at_once() {
+            return Ok(bytes);
+        }
+        let bookmark = self.noted_so_far().map(|noted| noted.bookmark.clone()).unwrap_or_default();
         match self.call(Request::Shorten(bookmark)).await? {
             Reply::Bookmark(short) => short.encode().ok_or(KvError::Unexpected),
             _ => Err(KvError::Unexpected),
         }
+    }
+
+    /// The same, if nothing need be left out.
+    pub(crate) fn bookmark_at_once(&self) -> Option<Vec<u8>> {
+        let noted = self.noted_so_far();
+        let nothing = Bookmark::default();
+        noted.as_ref().map_or(&nothing, |noted| &noted.bookmark).encode()
     }
 
     /// Waits until enough nodes have what this session wrote on disk, and says which. With nothing written there is
