@@ -1,7 +1,7 @@
 //! What the figures are compared with: the same HTTP server with nothing behind it, the storage engine with nothing
 //! before it, and Redis if it is installed.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use http_body_util::Full;
+use hyper::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -19,7 +20,8 @@ use tokio::net::TcpListener;
 
 use crate::{key, value};
 
-/// A server that answers every request with the same bytes, in a process of its own, as a node is. Gone when dropped.
+/// A server that answers every request with what a node has answered, byte for byte but for the date, in a process of its
+/// own, as a node is. Gone when dropped.
 pub struct Bare {
     process: Child,
     pub address: SocketAddr,
@@ -27,9 +29,11 @@ pub struct Bare {
 
 impl Bare {
     /// Runs this program again, which must then call [`serve`].
-    pub fn start() -> Self {
+    pub fn start(answer: &[u8]) -> Self {
         let program = std::env::current_exe().expect("this program");
-        let mut process = Command::new(program).arg(SERVE).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut command = Command::new(program);
+        let mut process = command.arg(SERVE).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+        process.stdin.take().expect("its input").write_all(answer).expect("it reads");
         let mut line = String::new();
         let output = process.stdout.as_mut().expect("its output");
         BufReader::new(output).read_line(&mut line).expect("its address");
@@ -49,22 +53,37 @@ pub const SERVE: &str = "--serve";
 
 /// The bare server, for ever.
 pub async fn serve() {
-    let body: Bytes = value(1).into();
+    let mut answer = Vec::new();
+    std::io::stdin().read_to_end(&mut answer).expect("an answer");
+    let (headers, body) = parts(&answer);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     println!("{}", listener.local_addr().expect("an address"));
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
         let _ = stream.set_nodelay(true);
-        let body = body.clone();
+        let (headers, body) = (headers.clone(), body.clone());
         tokio::spawn(async move {
             let answer = service_fn(move |_: Request<hyper::body::Incoming>| {
-                let response = Response::new(Full::new(body.clone()));
+                let mut response = Response::new(Full::new(body.clone()));
+                response.headers_mut().clone_from(&headers);
                 async move { Ok::<_, std::convert::Infallible>(response) }
             });
             let builder = auto::Builder::new(TokioExecutor::new());
             let _ = builder.serve_connection(TokioIo::new(stream), answer).await;
         });
     }
+}
+
+/// The headers of an answer, without those that the server adds by itself, and its body.
+fn parts(answer: &[u8]) -> (HeaderMap, Bytes) {
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+    let head = std::str::from_utf8(&answer[..end]).expect("readable");
+    let headers = head.lines().skip(1).map(|line| {
+        let (name, value) = line.split_once(": ").expect("a header");
+        (name.parse::<HeaderName>().expect("a name"), value.parse::<HeaderValue>().expect("a value"))
+    });
+    let own = headers.filter(|(name, _)| name != CONTENT_LENGTH && name != DATE).collect();
+    (own, Bytes::copy_from_slice(&answer[end + 4..]))
 }
 
 /// The storage engine alone.

@@ -50,6 +50,17 @@ pub async fn run(address: SocketAddr, connections: usize, time: Duration, make: 
     Seen { per_second: latencies.len() as f64 / elapsed.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
 }
 
+/// One request, and its answer.
+pub async fn ask(address: SocketAddr, request: &[u8], complete: Complete) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.expect("the server listens");
+    stream.write_all(request).await.expect("the server takes requests");
+    let mut answer = Vec::new();
+    while complete(&answer).is_none() {
+        assert!(stream.read_buf(&mut answer).await.expect("the server answers") > 0, "the server hung up");
+    }
+    answer
+}
+
 async fn client(
     mut stream: TcpStream,
     stop: Arc<AtomicBool>,

@@ -152,7 +152,7 @@ async fn run(figures: &mut Figures, quick: bool) {
     // Reads.
     let count = 100_000 / scale;
     bulk(&node, &namespace, 0, count);
-    let bare = bare::Bare::start();
+    let bare = bare::Bare::start(&load::ask(node.api, &get(&node, &namespace, 1)(0), http).await);
     for (name, keys) in [("hot gets through HTTP", 1), ("random gets through HTTP", count)] {
         // The same requests, whoever is asked.
         let make = get(&node, &namespace, keys);

@@ -43,7 +43,9 @@ def row(*cells):
 @contextlib.contextmanager
 def bare(figures):
     """The HTTP server that nodes have, with nothing behind it: its process and its address."""
-    server = subprocess.Popen([figures, "--serve"], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen([figures, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with server.stdin as says:
+        says.write("HTTP/1.1 200 OK\r\n\r\n" + "00000000000000000001" * 5)
     try:
         yield server.pid, f"http://{server.stdout.readline().strip()}/"
     finally:

@@ -65,7 +65,7 @@ impl Api {
     /// The answer to a request for one value, if nothing has to be waited for: so are most requests, and a future that
     /// could wait for everything would cost as much as the answer. `None` for all others, and for what is to be refused:
     /// [`Api::handle`] judges it from the start.
-    pub(crate) fn at_once(&self, request: &Request<Incoming>, from: IpAddr) -> Option<Reply> {
+    pub(crate) fn at_once(&self, request: &Request<Incoming>) -> Option<Reply> {
         let stopwatch = Stopwatch::start();
         let (headers, path) = (request.headers(), request.uri().path());
         if *request.method() != Method::GET || Demands::are_made(headers) {
@@ -73,14 +73,14 @@ impl Api {
         }
         let route = route(path);
         let Route::Namespace { account, namespace, target: Target::Value(key) } = route else { return None };
-        let api = self.in_session(from);
-        let caller = api.caller(headers).ok()?;
+        let kv = self.kv.session();
+        let caller = self.caller(headers).ok()?;
         let account = caller.account(account, path).ok()?;
-        let ns = api.admitted(&caller, account, namespace, Target::Value(key), &Method::GET).ok()?;
-        let found = api.kv.get_at_once(ns, &decode_key(key).ok()?)?.ok()??;
-        api.count(&caller).ok()?;
+        let ns = admitted(&kv, &caller, account, namespace, Target::Value(key), &Method::GET).ok()?;
+        let found = kv.get_at_once(ns, &decode_key(key).ok()?)?.ok()??;
+        self.count(&caller).ok()?;
         let mut reply = values::reply(found);
-        session::mark_at_once(&api, &mut reply)?;
+        session::mark_at_once(&kv, &mut reply)?;
         self.finish(&mut reply, self.request_id());
         self.observe(route, &Method::GET, path, &reply, stopwatch.elapsed());
         Some(reply)
@@ -200,34 +200,6 @@ impl Api {
     fn count(&self, caller: &Caller) -> Result<(), RequestError> {
         let Caller::Holder(token) = caller else { return Ok(()) };
         self.shared.meter.ask(token.id, token.account, || Duration::from_millis(self.kv.now_ms()))
-    }
-
-    /// The namespace that is asked for, if the caller may do that there.
-    fn admitted(
-        &self,
-        caller: &Caller,
-        account: AccountId,
-        namespace: &str,
-        target: Target<'_>,
-        method: &Method,
-    ) -> Result<NamespaceId, RequestError> {
-        let Ok(ns) = namespace.parse::<NamespaceId>() else {
-            return Err(RequestError::namespace_id(namespace));
-        };
-        caller.require(scope(target, method), Some(ns))?;
-        if target == Target::Changes {
-            // Keys, and their values if they are asked for.
-            caller.require(Scope::Read, Some(ns))?;
-        }
-        if target == Target::Itself && method != Method::GET {
-            // Renaming or deleting takes the right to administer the whole account.
-            caller.require(Scope::Admin, None)?;
-        }
-        if target != Target::Itself {
-            // Keys are asked for by namespace alone: that it is the caller's is settled here.
-            self.kv.check_owner(account, ns).map_err(RequestError::kv(operation(target, method)))?;
-        }
-        Ok(ns)
     }
 
     /// Writes down what the caller did. That it could not be written down undoes nothing.
@@ -374,7 +346,7 @@ impl Api {
         method: &Method,
         body: &mut RequestBody,
     ) -> Result<Reply, RequestError> {
-        let ns = self.admitted(caller, account, namespace, target, method)?;
+        let ns = admitted(&self.kv, caller, account, namespace, target, method)?;
         let query = Query::new(parts.uri.query());
         match (target, method.as_str()) {
             (Target::Value(key), "GET") => values::get(self, ns, &decode_key(key)?).await,
@@ -429,6 +401,34 @@ impl Api {
             (Target::Itself, _) => Err(refuse(method, "GET, PUT, DELETE")),
         }
     }
+}
+
+/// The namespace that is asked for, if the caller may do that there.
+fn admitted(
+    kv: &Kv,
+    caller: &Caller,
+    account: AccountId,
+    namespace: &str,
+    target: Target<'_>,
+    method: &Method,
+) -> Result<NamespaceId, RequestError> {
+    let Ok(ns) = namespace.parse::<NamespaceId>() else {
+        return Err(RequestError::namespace_id(namespace));
+    };
+    caller.require(scope(target, method), Some(ns))?;
+    if target == Target::Changes {
+        // Keys, and their values if they are asked for.
+        caller.require(Scope::Read, Some(ns))?;
+    }
+    if target == Target::Itself && method != Method::GET {
+        // Renaming or deleting takes the right to administer the whole account.
+        caller.require(Scope::Admin, None)?;
+    }
+    if target != Target::Itself {
+        // Keys are asked for by namespace alone: that it is the caller's is settled here.
+        kv.check_owner(account, ns).map_err(RequestError::kv(operation(target, method)))?;
+    }
+    Ok(ns)
 }
 
 /// Writes a number's hexadecimal digits so that they end before `end`; gives where they begin.

@@ -88,8 +88,8 @@ pub(crate) trait Answers: Send + Sync + 'static {
     /// What its answers are made of.
     type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static;
 
-    /// The answer to such a request, if it need not wait for anything; `None`: it may.
-    fn at_once(&self, _request: &Request<Incoming>, _from: IpAddr) -> Option<Response<Self::Body>> {
+    /// The answer to a request, if it need not wait for anything; `None`: it may.
+    fn at_once(&self, _request: &Request<Incoming>) -> Option<Response<Self::Body>> {
         None
     }
 
@@ -117,8 +117,8 @@ pub(crate) trait Answers: Send + Sync + 'static {
 impl Answers for Api {
     type Body = ReplyBody;
 
-    fn at_once(&self, request: &Request<Incoming>, from: IpAddr) -> Option<Reply> {
-        Self::at_once(self, request, from)
+    fn at_once(&self, request: &Request<Incoming>) -> Option<Reply> {
+        Self::at_once(self, request)
     }
 
     fn answer(
@@ -291,7 +291,7 @@ pub(crate) async fn connection(
                 place.probed();
             }
             let asking = place.ask();
-            if let Some(answer) = answers.at_once(&request, from) {
+            if let Some(answer) = answers.at_once(&request) {
                 return Either::Left(ready(Ok::<_, Infallible>(answer.map(|body| Answering::new(body, asking)))));
             }
             let answers = Arc::clone(&answers);

@@ -12,7 +12,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use super::Api;
 use super::error::RequestError;
 use super::reply::Reply;
-use crate::kv::{AckLevel, Bookmark, KvError, NodeId};
+use crate::kv::{AckLevel, Bookmark, Kv, KvError, NodeId};
 
 /// What the client has seen; what it has seen by now.
 pub(crate) const BOOKMARK: HeaderName = HeaderName::from_static("starling-bookmark");
@@ -93,8 +93,8 @@ pub(crate) async fn mark(api: &Api, reply: &mut Reply, error: Option<&RequestErr
 }
 
 /// The same for what was read, if that fits into a bookmark as it is; `None` if not.
-pub(crate) fn mark_at_once(api: &Api, reply: &mut Reply) -> Option<()> {
-    write_bookmark(&api.kv.bookmark_at_once()?, reply);
+pub(crate) fn mark_at_once(kv: &Kv, reply: &mut Reply) -> Option<()> {
+    write_bookmark(&kv.bookmark_at_once()?, reply);
     Some(())
 }
 

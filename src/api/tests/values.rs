@@ -1,6 +1,7 @@
 //! Single values.
 
 use super::*;
+use crate::kv::TokenId;
 
 const MIB_25: usize = 26_214_400;
 
@@ -26,6 +27,51 @@ async fn a_value_comes_back_as_it_went() {
     assert_eq!(server.ask("DELETE", &format!("{ns}/values/k"), "").await.result(), serde_json::json!({}));
     let gone = server.ask("GET", &format!("{ns}/values/k"), "").await;
     assert_eq!(gone.error(), (404, 10009, "get: 'key not found'".into()));
+}
+
+/// A request with a header of a session is answered by a future that may wait, one without by none.
+#[tokio::test]
+async fn what_is_answered_at_once_is_answered_as_if_it_had_waited() {
+    let server = Server::start(false).await;
+    let ns = server.namespace("a").await;
+    let other = TokenId::of(TOKEN).to_string();
+    for (key, query, len) in
+        [("plain", "", 5), ("a%2Fb", "", 0), ("ends", "?expiration_ttl=3600", 7), ("large", "", MIB_25)]
+    {
+        let path = format!("{ns}/values/{key}{query}");
+        server.ask("PUT", &path, vec![b'v'; len]).await.result();
+    }
+    let said = |answer: &Answer| {
+        let own = ["date:", "starling-age:", "starling-request-id:"];
+        let mut lines = answer.head.lines().filter(|line| !own.iter().any(|own| line.starts_with(own)));
+        let mut lines = lines.by_ref().map(str::to_owned).collect::<Vec<_>>();
+        lines.sort();
+        lines
+    };
+    let good = format!("Authorization: Bearer {TOKEN}\r\n");
+    let below = format!("/client/v4/accounts/{ACCOUNT}/storage/kv");
+    for (status, path, headers) in [
+        (200, format!("{below}{ns}/values/plain"), good.clone()),
+        (200, format!("{below}{ns}/values/plain?x=y"), format!("X-Auth-Email: a@b\r\nX-Auth-Key: {TOKEN}\r\n")),
+        (200, format!("{below}{ns}/values/a%2Fb"), good.clone()),
+        (200, format!("{below}{ns}/values/ends"), good.clone()),
+        (200, format!("{below}{ns}/values/large"), good.clone()),
+        (404, format!("{below}{ns}/values/none"), good.clone()),
+        (400, format!("{below}{ns}/values/%FF"), good.clone()),
+        (400, format!("{below}{ns}/values/plain"), String::new()),
+        (403, format!("{below}{ns}/values/plain"), "Authorization: Bearer wrong\r\n".to_owned()),
+        (403, format!("/client/v4/accounts/{other}/storage/kv{ns}/values/plain"), good.clone()),
+        (404, format!("{below}/namespaces/{other}/values/plain"), good.clone()),
+    ] {
+        let at_once = server.call("GET", &path, &headers, b"").await;
+        let waiting = server.call("GET", &path, &format!("{headers}starling-wait: 5s\r\n"), b"").await;
+        assert_eq!((at_once.status, waiting.status), (status, status), "{path} {headers}");
+        assert_eq!(said(&at_once), said(&waiting), "{path} {headers}");
+        let same_body = at_once.body == waiting.body || status >= 400 && at_once.code() == waiting.code();
+        assert!(same_body, "{path} {headers}");
+        assert_eq!(at_once.header("starling-age").is_some(), status == 200, "{path}");
+        assert!(at_once.header("starling-request-id") != waiting.header("starling-request-id"));
+    }
 }
 
 #[tokio::test]
