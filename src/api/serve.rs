@@ -126,7 +126,8 @@ impl Answers for Api {
         request: Request<Incoming>,
         from: IpAddr,
     ) -> impl Future<Output = Result<Reply, Infallible>> + Send {
-        self.handle(request, from)
+        // Apart: hyper moves what it is given, and most requests need no future.
+        Box::pin(self.handle(request, from))
     }
 
     fn tls(&self) -> Option<Arc<ServerTls>> {
@@ -295,11 +296,10 @@ pub(crate) async fn connection(
                 return Either::Left(ready(Ok::<_, Infallible>(answer.map(|body| Answering::new(body, asking)))));
             }
             let answers = Arc::clone(&answers);
-            // Apart: hyper moves what it is given.
-            Either::Right(Box::pin(async move {
+            Either::Right(async move {
                 let Ok(answer) = answers.answer(request, from).await;
                 Ok(answer.map(|body| Answering::new(body, asking)))
-            }))
+            })
         })
     };
     let stream = StallGuard::new(TokioIo::new(HeaderGuard::new(stream, Arc::clone(place))), WRITE_STALL_TIMEOUT);
