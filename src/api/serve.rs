@@ -68,7 +68,8 @@ pub enum ApiError {
     },
 }
 
-/// Serves the API on `listener` until `shutdown` completes, then lets requests in flight finish for up to 5 s.
+/// Serves the API on `listener` until `shutdown` completes, then lets requests in flight finish for up to 5 s. Connections
+/// are served by threads of their own, one more than there are processors, which end a second later.
 ///
 /// # Errors
 /// [`ApiError::Undrained`] if requests had to be cut at the end. A failed accept is logged and tried again.
