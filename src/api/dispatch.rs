@@ -65,7 +65,7 @@ impl Api {
     /// The answer to a request for one value, if nothing has to be waited for: so are most requests, and a future that
     /// could wait for everything would cost as much as the answer. `None` for all others, and for what is to be refused:
     /// [`Api::handle`] judges it from the start.
-    pub(crate) fn at_once(&self, request: &Request<Incoming>) -> Option<Reply> {
+    pub(crate) fn at_once<B>(&self, request: &Request<B>) -> Option<Reply> {
         let stopwatch = Stopwatch::start();
         let (headers, path) = (request.headers(), request.uri().path());
         if *request.method() != Method::GET || Demands::are_made(headers) {
@@ -174,12 +174,9 @@ impl Api {
             }
             _ => {}
         }
-        let caller = self.caller(&parts.headers).map_err(|error| match self.shared.config.dev {
-            true => error,
-            false => {
-                let now = Duration::from_millis(self.kv.now_ms());
-                self.shared.config.failures.answer(error, self.from, now)
-            }
+        let caller = self.caller(&parts.headers).map_err(|error| {
+            let now = Duration::from_millis(self.kv.now_ms());
+            self.shared.config.failures.answer(error, self.from, now)
         })?;
         self.count(&caller)?;
         let mut demands = Demands::from_headers(&parts.headers)?;

@@ -1,8 +1,7 @@
 //! Threads that serve connections: each has its own event loop, and a connection stays on one of them for all its life.
 //!
 //! A request that needs nothing but memory is answered on the thread that has read it. Where all threads share their work,
-//! as on the runtime that everything else runs on, they wake one another for it again and again: that took a fifth of the
-//! processor time of a read.
+//! as on the runtime that everything else runs on, they wake one another for it again and again, and wait meanwhile (docs/PERFORMANCE.md).
 //!
 //! Knows nothing of what is asked on a connection.
 

@@ -157,10 +157,7 @@ pub(crate) async fn serve_with(
         let (server, answers) = (Arc::clone(&server), Arc::clone(&answers));
         match &lanes {
             None => _ = tokio::spawn(connect(stream, from, server, answers, place)),
-            Some(lanes) => match TcpStream::into_std(stream) {
-                Ok(stream) => lanes.spawn(move_to_lane(stream, from, server, answers, place)),
-                Err(error) => tracing::debug!(%from, %error, "a connection was lost at its beginning"),
-            },
+            Some(lanes) => lanes.spawn(move_here(stream, from, server, answers, place)),
         }
     };
     accept_until(shutdown, &places, || accept(&listener, &places), begin).await;
@@ -242,15 +239,15 @@ fn no_lanes(error: &io::Error) {
     tracing::warn!(%error, "connections get no threads of their own");
 }
 
-/// To be run where it is to be served from now on.
-async fn move_to_lane(
-    stream: std::net::TcpStream,
+/// Has the event loop that this runs on watch the connection from now on, and serves it.
+async fn move_here(
+    stream: TcpStream,
     from: SocketAddr,
     server: Arc<Builder<Streams>>,
     answers: Arc<impl Answers>,
     place: Arc<Place>,
 ) {
-    match TcpStream::from_std(stream) {
+    match stream.into_std().and_then(TcpStream::from_std) {
         Ok(stream) => connect(stream, from, server, answers, place).await,
         Err(error) => tracing::debug!(%from, %error, "a connection was lost at its beginning"),
     }

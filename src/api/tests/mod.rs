@@ -64,6 +64,20 @@ pub(crate) async fn backend(name: &str, join: Option<Secret>, durability: Durabi
     (node, directory)
 }
 
+/// Of the node that [`backend`] calls `n1`.
+fn config(dev: bool, quotas: Quotas) -> ApiConfig {
+    ApiConfig {
+        dev,
+        pop: Some("lhr".into()),
+        node: "n1".into(),
+        account: ACCOUNT,
+        workers_url: None,
+        tls: None,
+        failures: Arc::default(),
+        quotas,
+    }
+}
+
 impl Server {
     async fn start(dev: bool) -> Self {
         Self::over(backend("n1", None, Durability::Os).await, dev).await
@@ -86,16 +100,7 @@ impl Server {
         let workers = Workers::new(kv.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
-        let config = ApiConfig {
-            dev,
-            pop: Some("lhr".into()),
-            node: "n1".into(),
-            account: ACCOUNT,
-            workers_url: None,
-            tls: None,
-            failures: Arc::default(),
-            quotas,
-        };
+        let config = config(dev, quotas);
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async {
             let _ = stopped.await;
@@ -124,16 +129,7 @@ impl Server {
         let (kv, operator) = (self.node.kv().clone(), self.operator.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         self.address = listener.local_addr().expect("an address").to_string();
-        let config = ApiConfig {
-            dev: false,
-            pop: None,
-            node: "n1".into(),
-            account: ACCOUNT,
-            workers_url: None,
-            tls: Some(Arc::new(tls)),
-            failures: Arc::default(),
-            quotas: Quotas::default(),
-        };
+        let config = ApiConfig { pop: None, tls: Some(Arc::new(tls)), ..config(false, Quotas::default()) };
         self.task =
             tokio::spawn(serve(listener, kv.clone(), operator, Workers::new(kv), config, std::future::pending()));
     }

@@ -1,6 +1,9 @@
 //! Single values.
 
+use hyper::Request;
+
 use super::*;
+use crate::api::Api;
 use crate::kv::TokenId;
 
 const MIB_25: usize = 26_214_400;
@@ -41,6 +44,8 @@ async fn what_is_answered_at_once_is_answered_as_if_it_had_waited() {
         let path = format!("{ns}/values/{key}{query}");
         server.ask("PUT", &path, vec![b'v'; len]).await.result();
     }
+    let (kv, operator) = (server.node().kv().clone(), server.operator().clone());
+    let api = Api::new(kv.clone(), operator, Workers::new(kv), config(false, Quotas::default()));
     let said = |answer: &Answer| {
         let own = ["date:", "starling-age:", "starling-request-id:"];
         let mut lines = answer.head.lines().filter(|line| !own.iter().any(|own| line.starts_with(own)));
@@ -66,6 +71,16 @@ async fn what_is_answered_at_once_is_answered_as_if_it_had_waited() {
         let at_once = server.call("GET", &path, &headers, b"").await;
         let waiting = server.call("GET", &path, &format!("{headers}starling-wait: 5s\r\n"), b"").await;
         assert_eq!((at_once.status, waiting.status), (status, status), "{path} {headers}");
+        let asked = |method: &str, more: &str| {
+            let mut request = Request::builder().method(method).uri(&path);
+            for line in format!("{headers}{more}").lines() {
+                let (name, value) = line.split_once(": ").expect("a header");
+                request = request.header(name, value);
+            }
+            api.at_once(&request.body(()).expect("a request")).is_some()
+        };
+        assert_eq!(asked("GET", ""), status == 200, "{path} {headers}");
+        assert!(!asked("GET", "starling-wait: 5s") && !asked("HEAD", "") && !asked("DELETE", ""), "{path} {headers}");
         assert_eq!(said(&at_once), said(&waiting), "{path} {headers}");
         let same_body = at_once.body == waiting.body || status >= 400 && at_once.code() == waiting.code();
         assert!(same_body, "{path} {headers}");
