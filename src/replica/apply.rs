@@ -144,7 +144,7 @@ impl<S: Store> Replica<S> {
         }
         // A dot has one place: that where it came first, or where its writer says.
         let Dot { origin, seq } = entry.dot;
-        Ok(source != origin.node && !self.store.snapshot().written_by(origin, seq, seq, 1)?.is_empty())
+        Ok(source != origin.node && !self.store.snapshot().written_by(origin, seq, seq, 1)?.writes.is_empty())
     }
 
     /// Whether an entry lies so far ahead that no clock explains it. The one place where the receiver's clock has a say,

@@ -153,7 +153,7 @@ pub const SYNC_WINDOW: u64 = 16;
 /// Bytes that this node may write while a session that it sends reads from one snapshot: the storage keeps all of them in
 /// memory for so long. Over it the session ends, to go on from a new snapshot.
 pub const SESSION_WRITES_MAX: u64 = 32 * 1024 * 1024;
-/// `seq` rows read for one chunk at most, so that a turn stays short.
+/// Writes looked at for one chunk at most, so that a turn stays short.
 pub const SYNC_SCAN_MAX: usize = 4096;
 /// A session without progress for this long is dropped by both sides.
 pub const SESSION_IDLE_MAX: Mono = Mono::from_ms(15_000);

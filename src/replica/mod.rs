@@ -73,7 +73,7 @@ pub use repair::Damage;
 pub use roster::{NodeInfo, Roster};
 pub use secrets::{SecretBytes, SecretsHash, SharedSecret};
 pub use status::{Load, PeerStatus, Status};
-pub use store::{BlobAddress, Recovered, Snapshot, Store, StoreError};
+pub use store::{BlobAddress, Recovered, Snapshot, Store, StoreError, Written};
 pub use verify::{Verification, VerifyAnswer, VerifyRequest, VerifyRow};
 pub use version::{Seen, VersionHash, VersionVector};
 

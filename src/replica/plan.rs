@@ -7,9 +7,9 @@ use super::entry::Record;
 use super::limits::SYNC_SCAN_MAX;
 use super::store::{Snapshot, StoreError};
 
-/// Records read from the snapshot at once.
+/// Writes looked at in the snapshot at once.
 const ROWS_PER_READ: usize = 256;
-/// What finding the first of them costs, in rows.
+/// What finding the first of them costs, in as many more.
 const ROWS_PER_SEEK: usize = 8;
 
 /// Runs of dots still to scan, in order: an origin, with the first and the last of its writes.
@@ -28,23 +28,17 @@ impl Plan {
         let (mut bytes, mut scanned_rows) = (0, 0);
         while bytes < batch_len && scanned_rows < SYNC_SCAN_MAX {
             let Some((origin, first, last)) = self.0.front().copied() else { break };
-            let rows = snapshot.written_by(origin, first, last, ROWS_PER_READ)?;
-            scanned_rows += ROWS_PER_SEEK + rows.len();
-            let is_through = rows.len() < ROWS_PER_READ;
-            let mut scanned = first - 1;
-            let mut cut = false;
-            for (seq, key, entry) in rows {
+            let found = snapshot.written_by(origin, first, last, ROWS_PER_READ)?;
+            scanned_rows += ROWS_PER_SEEK + found.examined;
+            let mut scanned = found.upto;
+            for (seq, key, entry) in found.writes {
                 let record = entry.to_record(&key);
                 bytes += record.body.len() + key.as_bytes().len();
                 records.push(record);
-                scanned = seq;
                 if bytes >= batch_len {
-                    cut = true;
+                    scanned = seq;
                     break;
                 }
-            }
-            if is_through && !cut {
-                scanned = last;
             }
             upto = Some(origin.dot(scanned));
             if scanned >= last {

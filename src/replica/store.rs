@@ -64,7 +64,7 @@ pub trait Store {
 
     /// Reads what a restart needs.
     fn recover(&self) -> Result<Recovered, StoreError>;
-    /// Origins whose writes are held, ascending.
+    /// Origins whose writes are held, ascending; others may be among them, of which none is held any more.
     fn origins(&self) -> Result<Vec<Origin>, StoreError>;
     /// Calls `visit` for every entry, in no particular order.
     fn for_each_hash(&self, visit: &mut dyn FnMut(&Key, RecordHash)) -> Result<(), StoreError>;
@@ -75,7 +75,7 @@ pub trait Store {
     fn scan(&self, namespace: NamespaceId, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError>;
     /// Entries of all namespaces after `after`, in byte order, at most `limit`.
     fn rows(&self, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Entry)>, StoreError>;
-    /// Stages an entry; `replaces` is the dot it overwrites, whose `seq` row goes.
+    /// Stages an entry; `replaces` is the dot it overwrites.
     fn put(&mut self, key: &Key, entry: &Entry, replaces: Option<Dot>);
     /// Stages the removal of an entry whose dot is `dot`.
     fn remove(&mut self, key: &Key, dot: Dot);
@@ -129,16 +129,21 @@ pub trait Store {
     fn written(&self) -> u64;
 }
 
+/// What was found of an origin's writes.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Written {
+    /// Live entries by their seqs, ascending.
+    pub writes: Vec<(u64, Key, Entry)>,
+    /// There are no others up to this seq.
+    pub upto: u64,
+    /// How many writes were looked at for it.
+    pub examined: usize,
+}
+
 /// A frozen view, for sync sessions.
 pub trait Snapshot {
-    /// Live entries written by `origin` with seqs `first..=last`, ascending, at most `limit`.
-    fn written_by(
-        &self,
-        origin: Origin,
-        first: u64,
-        last: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, Key, Entry)>, StoreError>;
+    /// Live entries written by `origin` with seqs `first..=last`, as far as looking at `limit` writes leads; at least one.
+    fn written_by(&self, origin: Origin, first: u64, last: u64, limit: usize) -> Result<Written, StoreError>;
     /// Folded origins with their last writes, ascending.
     fn folded_origins(&self) -> Result<Vec<(Origin, u64)>, StoreError>;
 }

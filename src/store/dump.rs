@@ -133,7 +133,7 @@ impl Filling {
     }
 
     fn write(&mut self) -> Result<(), StoreError> {
-        self.store.wait_for_flushes().map_err(failed)?;
+        self.store.tables.wait_for_flushes().map_err(failed)?;
         let batch = std::mem::replace(&mut self.batch, self.store.tables.db.batch());
         self.batch_bytes = 0;
         batch.durability(Some(PersistMode::Buffer)).commit().map_err(failed)

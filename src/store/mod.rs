@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of what the rows mean to the protocol, nor when to commit.
 mod dump;
+mod index;
 mod journal;
 mod manifest;
 mod open;
@@ -13,13 +14,13 @@ mod staged;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tidy;
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::PersistMode;
@@ -32,6 +33,7 @@ use rows::Tag;
 use staged::Staged;
 pub use tables::Held;
 use tables::{Tables, failed, prefix_bounds, visit_entries};
+use tidy::Tidying;
 
 use crate::metrics::Stopwatch;
 use crate::replica::{
@@ -39,18 +41,11 @@ use crate::replica::{
     Timestamp, VersionHash,
 };
 
-/// Memtables of one keyspace that may wait to be flushed before a commit waits too. The database itself waits at
-/// four, and for ever if its workers have died of a full disk.
-const SEALED_MEMTABLES_MAX: usize = 2;
-/// Tables that may wait for compaction before a commit waits too; the database itself waits at thirty.
-const UNCOMPACTED_TABLES_MAX: usize = 24;
-/// How long a commit that waits sleeps before it looks again.
-const FLUSH_PAUSE: Duration = Duration::from_millis(2);
-
 /// The store. Owned by the driver; others read through [`FjallStore::reader`].
 pub struct FjallStore {
     tables: Arc<Tables>,
     staged: Staged,
+    tidying: Tidying,
     /// Number of the last commit of this process.
     commit: u64,
     written: u64,
@@ -78,9 +73,12 @@ impl Syncer {
 impl FjallStore {
     /// Opens a directory, or makes a new store in an empty or missing one.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let tables = Arc::new(open::open(path)?);
+        let tidying = Tidying::start(tables.clone()).map_err(|error| OpenError::Io { path: path.into(), error })?;
         Ok(Self {
-            tables: Arc::new(open::open(path)?),
+            tables,
             staged: Staged::default(),
+            tidying,
             commit: 0,
             written: 0,
             #[cfg(test)]
@@ -160,22 +158,6 @@ impl FjallStore {
         Ok(())
     }
 
-    /// Waits until flushes have caught up, unless they never will.
-    fn wait_for_flushes(&self) -> Result<(), fjall::Error> {
-        let behind = || {
-            self.tables.keyspaces().iter().any(|keyspace| {
-                keyspace.sealed_memtable_count() >= SEALED_MEMTABLES_MAX
-                    || keyspace.l0_table_count() >= UNCOMPACTED_TABLES_MAX
-            })
-        };
-        while behind() {
-            // Costs a lock, and tells whether the workers still live.
-            self.tables.db.persist(PersistMode::Buffer)?;
-            std::thread::sleep(FLUSH_PAUSE);
-        }
-        Ok(())
-    }
-
     fn write(&mut self, mut staged: Staged, sync: bool) -> Result<(), StoreError> {
         #[cfg(test)]
         if std::mem::take(&mut self.fail_next_commit) {
@@ -189,12 +171,14 @@ impl FjallStore {
         if staged.is_empty() {
             return if sync { self.tables.db.persist(mode).map_err(failed) } else { Ok(()) };
         }
-        self.wait_for_flushes().map_err(failed)?;
+        self.tables.wait_for_flushes().map_err(failed)?;
+        let outlived = std::mem::take(&mut staged.outlived);
         let disturbed = self.tables.recent.disturb(staged.data.keys());
         let (batch, bytes) = staged.into_batch(&self.tables);
         self.written += bytes;
         batch.durability(Some(mode)).commit().map_err(failed)?;
         self.tables.recent.settle(disturbed);
+        self.tidying.outlived(outlived);
         Ok(())
     }
 }
@@ -237,7 +221,7 @@ impl Store for FjallStore {
             let key = row.key().map_err(failed)?;
             let origin = key.split_at_checked(Origin::LEN).and_then(|(origin, _)| Origin::from_bytes(origin));
             after = Bound::Excluded(match origin {
-                Some(origin) => rows::dot_key(origin.dot(u64::MAX)).to_vec(),
+                Some(origin) => index::last_of(origin.dot(u64::MAX)),
                 None => {
                     self.tables.corrupt("seq", &key, "not a dot");
                     key.to_vec()

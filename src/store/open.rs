@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use fjall::config::{CompressionPolicy, PinningPolicy, RestartIntervalPolicy};
-use fjall::{CompressionType, Database, KeyspaceCreateOptions, KvSeparationOptions, LsmError};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, LsmError};
 
 use super::journal;
 use super::manifest;
@@ -203,17 +203,23 @@ fn open_tables(path: &Path) -> Result<Tables, OpenError> {
     match meta.get(&format_key).map_err(fail)? {
         Some(row) => match rows::decode_meta::<u32>(&row) {
             Ok(FORMAT) => {}
+            // From now on: an earlier release would not find what this one writes.
+            Ok(1) => say_format(&db, &meta).map_err(fail)?,
             Ok(found) if found > FORMAT => return Err(OpenError::NewerFormat { path: path.into(), found }),
             _ => return Err(corrupt(path, "its format is unknown")),
         },
         None if data.is_empty().map_err(fail)? && meta.is_empty().map_err(fail)? => {
-            let mut batch = db.batch().durability(Some(fjall::PersistMode::SyncAll));
-            batch.insert(&meta, format_key, rows::encode_meta(&FORMAT));
-            batch.commit().map_err(fail)?;
+            say_format(&db, &meta).map_err(fail)?;
         }
         None => return Err(corrupt(path, "it doesn't say which format it has")),
     }
     Ok(Tables::new(path.into(), db, [data, seq, blob, meta]))
+}
+
+fn say_format(db: &Database, meta: &Keyspace) -> fjall::Result<()> {
+    let mut batch = db.batch().durability(Some(fjall::PersistMode::SyncAll));
+    batch.insert(meta, Tag::Format.key(b""), rows::encode_meta(&FORMAT));
+    batch.commit()
 }
 
 /// Values and metadata lie in it: nobody else's business.

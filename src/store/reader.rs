@@ -1,5 +1,7 @@
 //! Reading committed state from any thread, without the driver: point reads, ranges, and views that stand still.
 
+use std::collections::BTreeMap;
+use std::mem;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,10 +9,11 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use fjall::Readable;
 
+use super::index::{self, Block};
 use super::rows;
 use super::tables::{Held, Tables, failed, prefix_bounds, visit_entries};
 use crate::metrics::Histogram;
-use crate::replica::{BlobAddress, Entry, Key, NamespaceId, Origin, Snapshot, StoreError};
+use crate::replica::{BlobAddress, Dot, Entry, Key, NamespaceId, Origin, Snapshot, StoreError, Written};
 
 /// Reads the latest committed state. Cheap to clone.
 #[derive(Clone)]
@@ -146,6 +149,26 @@ impl View {
         self.tables.held(key.as_bytes(), row).map(Held::entry)
     }
 
+    /// Adds those of `writes` that are held. Says before which write it has stopped, if it has: there were too many.
+    fn add_held(
+        &self,
+        writes: BTreeMap<Dot, Key>,
+        limit: usize,
+        found: &mut Written,
+    ) -> Result<ControlFlow<Dot>, StoreError> {
+        for (dot, key) in writes {
+            if found.examined >= limit {
+                return Ok(ControlFlow::Break(dot));
+            }
+            found.examined += 1;
+            // The index goes on telling of what has been overwritten.
+            if let Some(entry) = self.get(&key)?.filter(|entry| entry.dot == dot) {
+                found.writes.push((dot.seq, key, entry));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
     /// One sealed chunk.
     pub fn chunk(&self, blob: BlobAddress, index: u32) -> Result<Option<Bytes>, StoreError> {
         let chunk = self.snapshot.get(&self.tables.blob, rows::chunk_key(blob, index)).map_err(failed)?;
@@ -154,34 +177,34 @@ impl View {
 }
 
 impl Snapshot for View {
-    fn written_by(
-        &self,
-        origin: Origin,
-        first: u64,
-        last: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, Key, Entry)>, StoreError> {
-        let mut found = Vec::new();
+    fn written_by(&self, origin: Origin, first: u64, last: u64, limit: usize) -> Result<Written, StoreError> {
+        let mut found = Written { upto: last, ..Written::default() };
         if first > last {
             return Ok(found);
         }
-        let range = rows::dot_key(origin.dot(first))..=rows::dot_key(origin.dot(last));
+        let range = Block::of(origin.dot(first)).first()..=index::last_of(origin.dot(last));
+        // Rows may overlap: of those that were read, the writes after the beginning of the next one.
+        let mut ahead = BTreeMap::new();
         for row in self.snapshot.range(&self.tables.seq, range) {
-            if found.len() >= limit {
-                break;
-            }
-            let (row, key) = row.into_inner().map_err(failed)?;
-            let (seq, key) = match rows::seq_of(&row).and_then(|seq| Ok((seq, rows::decode_key(key)?))) {
+            let (row, value) = row.into_inner().map_err(failed)?;
+            let read = index::first_of(&row).and_then(|dot| Ok((dot, index::decode(&row, &value.into())?)));
+            let (begins, writes) = match read {
                 Ok(parts) => parts,
                 Err(why) => {
                     self.tables.corrupt("seq", &row, why);
                     continue;
                 }
             };
-            // A row may outlive its entry where that could not be read when it was overwritten.
-            if let Some(entry) = self.get(&key)?.filter(|entry| entry.dot == origin.dot(seq)) {
-                found.push((seq, key, entry));
+            let later = ahead.split_off(&begins);
+            let earlier = mem::replace(&mut ahead, later);
+            if let ControlFlow::Break(dot) = self.add_held(earlier, limit, &mut found)? {
+                found.upto = dot.seq - 1;
+                return Ok(found);
             }
+            ahead.extend(writes.into_iter().filter(|(dot, _)| (first..=last).contains(&dot.seq)));
+        }
+        if let ControlFlow::Break(dot) = self.add_held(ahead, limit, &mut found)? {
+            found.upto = dot.seq - 1;
         }
         Ok(found)
     }

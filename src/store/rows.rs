@@ -1,8 +1,7 @@
 //! How rows look on disk: keys and values of each keyspace, byte by byte.
 //!
 //! - `data`: namespace ‖ key → 16 bytes of record hash ‖ the record's body (which starts with its own version).
-//! - `seq`: origin (16) ‖ seq (8, big-endian) → namespace ‖ key. Consecutive rows share the origin, which the blocks
-//!   of the tree store once, so an index of origins would save next to nothing.
+//! - `seq`: which key each write was for, see `index`.
 //! - `blob`: blob address (32) ‖ chunk index (4, big-endian) → sealed bytes.
 //! - `meta`: a tag, then what it is about → [`META_VERSION`] ‖ postcard.
 
@@ -11,8 +10,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::replica::{BlobAddress, Dot, Entry, Key, Origin, RecordHash};
 
-/// Version of a directory's layout. A directory that says a higher one is left alone.
-pub(super) const FORMAT: u32 = 1;
+/// Version of a directory's layout. A directory that says a higher one is left alone; 1 had another kind of `seq` rows,
+/// which are still read.
+pub(super) const FORMAT: u32 = 2;
+/// Bytes of a dot.
+pub(super) const DOT_LEN: usize = Origin::LEN + 8;
 /// First byte of every value in `meta`.
 const META_VERSION: u8 = 1;
 const HASH_LEN: usize = 16;
@@ -61,25 +63,17 @@ pub(super) fn decode_entry(row: &Bytes) -> Result<Entry, &'static str> {
     Entry::decode_hashed(&row.slice(HASH_LEN..), RecordHash(*hash)).map_err(|malformed| malformed.0)
 }
 
-/// A key as it lies in `data`, and as the value of a `seq` row.
+/// A key as it lies in `data`.
 pub(super) fn decode_key(bytes: impl Into<Bytes>) -> Result<Key, &'static str> {
     Key::from_bytes(bytes.into()).ok_or("key out of bounds")
 }
 
-/// The key of a `seq` row.
-pub(super) fn dot_key(dot: Dot) -> [u8; 24] {
-    let mut key = [0; 24];
+/// Origin (16) ‖ seq (8, big-endian).
+pub(super) fn dot_key(dot: Dot) -> [u8; DOT_LEN] {
+    let mut key = [0; DOT_LEN];
     key[..16].copy_from_slice(&dot.origin.to_bytes());
     key[16..].copy_from_slice(&dot.seq.to_be_bytes());
     key
-}
-
-/// The seq in the key of a `seq` row.
-pub(super) fn seq_of(key: &[u8]) -> Result<u64, &'static str> {
-    match key.split_at_checked(Origin::LEN) {
-        Some((_, seq)) => seq.try_into().map(u64::from_be_bytes).map_err(|_| "seq of a wrong length"),
-        None => Err("seq row's key cut short"),
-    }
 }
 
 /// The key of a chunk.
@@ -142,7 +136,6 @@ mod tests {
     fn short_and_foreign_rows_are_errors() {
         assert!(decode_entry(&Bytes::from_static(&[0; 15])).is_err());
         assert!(decode_entry(&Bytes::from_static(&[0; 16])).is_err());
-        assert!(seq_of(&[0; 23]).is_err() && seq_of(&[0; 3]).is_err());
         assert!(decode_meta::<u64>(&[]).is_err());
         assert!(decode_meta::<u64>(&[9, 1]).is_err());
         assert_eq!(decode_meta::<u64>(&encode_meta(&77_u64)), Ok(77));
@@ -162,7 +155,6 @@ mod tests {
             if let Ok((at_ms, key)) = read_schedule_key(&bytes) {
                 prop_assert_eq!(schedule_key(at_ms, &key), bytes.clone());
             }
-            prop_assert_eq!(seq_of(&bytes).is_ok(), bytes.len() == Origin::LEN + 8);
             let _ = decode_meta::<u64>(&bytes);
             let _ = decode_meta::<(u64, Vec<(u64, u64)>)>(&bytes);
             let _ = decode_meta::<String>(&bytes);

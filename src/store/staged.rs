@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use fjall::OwnedWriteBatch;
 
+use super::index;
 use super::rows;
 use super::tables::Tables;
 use crate::replica::{Dot, Entry, Key, NamespaceId, StoreError};
@@ -18,42 +19,36 @@ const ROW_COST: usize = 128;
 #[derive(Default)]
 pub(super) struct Staged {
     pub(super) data: BTreeMap<Bytes, Option<Entry>>,
-    seq: BTreeMap<[u8; 24], SeqRow>,
+    /// Writes that the index does not tell of yet, with their keys.
+    index: BTreeMap<Dot, Bytes>,
+    /// Committed writes that are held no more.
+    pub(super) outlived: Vec<Dot>,
     pub(super) chunks: BTreeMap<[u8; 36], Option<Bytes>>,
     pub(super) meta: BTreeMap<Bytes, Option<Bytes>>,
     /// A read that staging needed has failed; the commit says so.
     pub(super) failure: Option<StoreError>,
 }
 
-struct SeqRow {
-    key: Option<Bytes>,
-    /// No such row is committed, so that nothing need be written to remove it: a key that is written a thousand times
-    /// between two commits leaves one row behind, not a thousand and their removals.
-    is_new: bool,
-}
-
 impl Staged {
     pub(super) fn put(&mut self, key: &Key, entry: &Entry, replaces: Option<Dot>) {
         if let Some(dot) = replaces.filter(|dot| *dot != entry.dot) {
-            self.remove_seq(dot);
+            self.outlive(dot);
         }
-        let is_new = replaces != Some(entry.dot);
-        let row = self.seq.entry(rows::dot_key(entry.dot)).or_insert(SeqRow { key: None, is_new });
-        row.key = Some(key.as_bytes().clone());
+        if replaces != Some(entry.dot) {
+            self.index.insert(entry.dot, key.as_bytes().clone());
+        }
         self.data.insert(key.as_bytes().clone(), Some(entry.clone()));
     }
 
     pub(super) fn remove(&mut self, key: &Key, dot: Dot) {
-        self.remove_seq(dot);
+        self.outlive(dot);
         self.data.insert(key.as_bytes().clone(), None);
     }
 
-    fn remove_seq(&mut self, dot: Dot) {
-        let row = rows::dot_key(dot);
-        if self.seq.get(&row).is_some_and(|row| row.is_new) {
-            self.seq.remove(&row);
-        } else {
-            self.seq.insert(row, SeqRow { key: None, is_new: false });
+    /// A key that is written a thousand times between two commits is in the index once.
+    fn outlive(&mut self, dot: Dot) {
+        if self.index.remove(&dot).is_none() {
+            self.outlived.push(dot);
         }
     }
 
@@ -73,13 +68,13 @@ impl Staged {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.data.is_empty() && self.seq.is_empty() && self.chunks.is_empty() && self.meta.is_empty()
+        self.data.is_empty() && self.index.is_empty() && self.chunks.is_empty() && self.meta.is_empty()
     }
 
     /// The database applies a batch row by row, and point reads don't wait for its end: entries come last, so that
     /// whoever sees one finds its chunks. Beside the batch, about how many bytes it takes in memory.
     pub(super) fn into_batch(self, tables: &Tables) -> (OwnedWriteBatch, u64) {
-        let rows = self.data.len() + self.seq.len() + self.chunks.len() + self.meta.len();
+        let rows = self.data.len() + self.index.len() + self.chunks.len() + self.meta.len();
         let mut batch = OwnedWriteBatch::with_capacity(tables.db.clone(), rows);
         let mut bytes = rows * ROW_COST;
         for (key, chunk) in self.chunks {
@@ -100,12 +95,10 @@ impl Staged {
                 None => batch.remove(&tables.meta, key),
             }
         }
-        for (dot, row) in self.seq {
-            match row.key {
-                Some(key) => batch.insert(&tables.seq, dot, key),
-                None => batch.remove(&tables.seq, dot),
-            }
-        }
+        index::encode(&self.index, &tables.row_numbers, |row, value| {
+            bytes += value.len();
+            batch.insert(&tables.seq, row, value);
+        });
         for (key, entry) in self.data {
             match entry {
                 Some(entry) => {

@@ -5,15 +5,24 @@ use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, LsmError};
+use fjall::{Database, Keyspace, LsmError, PersistMode};
 
+use super::index::{self, RowNumbers};
 use super::recent::Recent;
 use super::rows;
 use crate::metrics::Histogram;
 use crate::replica::{Entry, Key, StoreError};
 
+/// Memtables of one keyspace that may wait to be flushed before a commit waits too. The database itself waits at
+/// four, and for ever if its workers have died of a full disk.
+const SEALED_MEMTABLES_MAX: usize = 2;
+/// Tables that may wait for compaction before a commit waits too; the database itself waits at thirty.
+const UNCOMPACTED_TABLES_MAX: usize = 24;
+/// How long a commit that waits sleeps before it looks again.
+const FLUSH_PAUSE: Duration = Duration::from_millis(2);
 /// Unreadable rows that are told apart, for logging each once. Beyond it they are only counted.
 const CORRUPT_ROWS_LOGGED_MAX: usize = 1024;
 
@@ -47,6 +56,8 @@ pub(super) struct Tables {
     pub(super) path: PathBuf,
     /// In front of `data`.
     pub(super) recent: Recent,
+    /// Of `seq`.
+    pub(super) row_numbers: RowNumbers,
     /// Commits that touched system entries.
     pub(super) system_generation: AtomicU64,
     /// Commits that touched entries of Workers.
@@ -73,6 +84,7 @@ impl Tables {
             meta,
             path,
             recent: Recent::new(),
+            row_numbers: RowNumbers::new(),
             system_generation,
             worker_generation,
             fsyncs,
@@ -85,6 +97,22 @@ impl Tables {
 
     pub(super) fn keyspaces(&self) -> [&Keyspace; 4] {
         [&self.data, &self.seq, &self.blob, &self.meta]
+    }
+
+    /// Waits until flushes have caught up, unless they never will.
+    pub(super) fn wait_for_flushes(&self) -> Result<(), fjall::Error> {
+        let behind = || {
+            self.keyspaces().iter().any(|keyspace| {
+                keyspace.sealed_memtable_count() >= SEALED_MEMTABLES_MAX
+                    || keyspace.l0_table_count() >= UNCOMPACTED_TABLES_MAX
+            })
+        };
+        while behind() {
+            // Costs a lock, and tells whether the workers still live.
+            self.db.persist(PersistMode::Buffer)?;
+            std::thread::sleep(FLUSH_PAUSE);
+        }
+        Ok(())
     }
 
     /// The error of every commit after the first that failed.
@@ -199,11 +227,13 @@ fn visit_around(
 ) -> Result<ControlFlow<()>, StoreError> {
     let mut keys = BTreeSet::new();
     for row in tables.seq.iter() {
-        let (_, key) = row.into_inner().map_err(failed)?;
-        if bounds.contains(&key.to_vec())
-            && let Ok(key) = rows::decode_key(key)
-        {
-            keys.insert(key);
+        let (row, value) = row.into_inner().map_err(failed)?;
+        match index::decode(&row, &value.into()) {
+            Ok(writes) => {
+                let keys_within = writes.into_iter().map(|(_, key)| key);
+                keys.extend(keys_within.filter(|key| bounds.contains(&key.as_bytes().to_vec())));
+            }
+            Err(why) => tables.corrupt("seq", &row, why),
         }
     }
     for key in keys {

@@ -3,10 +3,13 @@ mod damage;
 mod model;
 mod recent;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::recent::{RECENT_BYTES_MAX, Recent};
+use super::tidy::tidy_all;
 use super::*;
 use crate::replica::{BlobId, Content, Incarnation, Marker, NodeId, Snapshot, Value};
 
@@ -34,6 +37,18 @@ fn entry(key: &Key, dot: Dot, value: Value) -> Entry {
 
 fn inline(key: &Key, dot: Dot, value: &[u8]) -> Entry {
     entry(key, dot, Value::Inline(Bytes::copy_from_slice(value)))
+}
+
+fn written_by(view: &View, origin: Origin, first: u64, last: u64) -> Vec<(u64, Key, Entry)> {
+    let found = view.written_by(origin, first, last, usize::MAX).expect("reads");
+    assert_eq!(found.upto, last);
+    found.writes
+}
+
+/// What the index tells of.
+fn told(store: &FjallStore) -> BTreeSet<Dot> {
+    let rows = store.tables.seq.iter().map(|row| row.into_inner().expect("reads"));
+    rows.flat_map(|(row, value)| index::decode(&row, &value.into()).expect("readable")).map(|(dot, _)| dot).collect()
 }
 
 #[test]
@@ -105,7 +120,7 @@ fn views_stand_still_while_readers_move_on() {
     assert_eq!(reader.chunk(blob, 0), Ok(None));
     assert_eq!(view.get(&a), Ok(Some(first.clone())));
     assert_eq!(view.chunk(blob, 0), Ok(Some(Bytes::from_static(b"chunk"))));
-    assert_eq!(snapshot.written_by(origin(1), 1, 9, 9), Ok(vec![(1, a.clone(), first)]));
+    assert_eq!(written_by(&snapshot, origin(1), 1, 9), [(1, a.clone(), first)]);
 }
 
 #[test]
@@ -133,7 +148,7 @@ fn readers_scan_by_prefix_within_a_namespace() {
 }
 
 #[test]
-fn a_hot_key_leaves_one_seq_row() {
+fn a_hot_key_leaves_one_row_of_the_index() {
     let directory = directory();
     let mut store = open(&directory);
     let a = key(1, b"a");
@@ -141,8 +156,9 @@ fn a_hot_key_leaves_one_seq_row() {
         let replaces = (seq > 1).then(|| origin(1).dot(seq - 1));
         store.put(&a, &inline(&a, origin(1).dot(seq), b"x"), replaces);
     }
+    assert_eq!(store.staged.outlived, [], "nobody need look for what was never indexed");
     let (batch, _) = std::mem::take(&mut store.staged).into_batch(&store.tables);
-    assert_eq!(batch.len(), 2, "one seq row and one entry");
+    assert_eq!(batch.len(), 2, "one row of the index and one entry");
 }
 
 #[test]
@@ -155,9 +171,62 @@ fn an_entry_put_again_under_its_dot_is_replaced_cleanly() {
     store.commit(false).expect("commits");
     store.put(&a, &first.dropped(), Some(first.dot));
     store.put(&a, &inline(&a, origin(1).dot(2), b"y"), Some(first.dot));
+    assert_eq!(store.staged.outlived, [first.dot]);
     store.commit(false).expect("commits");
-    let rows = store.tables.seq.iter().count();
-    assert_eq!(rows, 1, "the row of the first dot is gone");
+    tidy_all(&store.tables);
+    assert_eq!(told(&store), BTreeSet::from([origin(1).dot(2)]), "nothing tells of the first dot");
+}
+
+#[test]
+fn the_index_of_an_earlier_release_is_read_and_tidied() {
+    let directory = directory();
+    let a = key(1, b"a");
+    let (first, second) = (inline(&a, origin(1).dot(1), b"x"), inline(&a, origin(1).dot(2), b"y"));
+    {
+        let mut store = open(&directory);
+        store.put(&a, &second, None);
+        store.commit(false).expect("commits");
+        store.tables.seq.iter().for_each(|row| store.tables.seq.remove(row.key().expect("reads")).expect("removed"));
+        for dot in [first.dot, second.dot] {
+            store.tables.seq.insert(rows::dot_key(dot), a.as_bytes().clone()).expect("written");
+        }
+        store.tables.meta.insert(Tag::Format.key(b""), rows::encode_meta(&1_u32)).expect("written");
+    }
+    let mut store = open(&directory);
+    let format = store.tables.meta.get(Tag::Format.key(b"")).expect("reads").expect("is there");
+    assert_eq!(rows::decode_meta(&format), Ok(2_u32), "an earlier release leaves it alone from now on");
+    assert_eq!(written_by(&store.snapshot(), origin(1), 1, 9), [(2, a.clone(), second.clone())]);
+    assert_eq!(told(&store).len(), 2);
+    tidy_all(&store.tables);
+    assert_eq!(told(&store), BTreeSet::from([second.dot]));
+    store.put(&a, &inline(&a, origin(1).dot(3), b"z"), Some(second.dot));
+    store.commit(false).expect("commits");
+    assert_eq!(written_by(&store.snapshot(), origin(1), 1, 9).len(), 1);
+    tidy_all(&store.tables);
+    assert_eq!(told(&store), BTreeSet::from([origin(1).dot(3)]));
+}
+
+/// As many as it takes for the thread to come by.
+#[test]
+fn what_is_overwritten_often_enough_leaves_the_index_by_itself() {
+    let directory = directory();
+    let mut store = open(&directory);
+    let keys: Vec<_> = (0..1000_u32).map(|number| key(1, &number.to_be_bytes())).collect();
+    let mut seq = 0;
+    for round in 0..400 {
+        for key in &keys {
+            seq += 1;
+            let replaces = (round > 0).then(|| origin(1).dot(seq - keys.len() as u64));
+            store.put(key, &inline(key, origin(1).dot(seq), b"x"), replaces);
+        }
+        store.commit(false).expect("commits");
+    }
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while told(&store).len() > 200_000 {
+        assert!(std::time::Instant::now() < until, "{} of {seq} are told of", told(&store).len());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(written_by(&store.snapshot(), origin(1), 1, u64::MAX).len(), keys.len());
 }
 
 #[test]

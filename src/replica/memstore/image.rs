@@ -7,7 +7,7 @@ use crate::replica::clock::Timestamp;
 use crate::replica::dot::{Dot, Origin};
 use crate::replica::entry::{Entry, Record, Value};
 use crate::replica::key::Key;
-use crate::replica::store::{BlobAddress, Snapshot, StoreError};
+use crate::replica::store::{BlobAddress, Snapshot, StoreError, Written};
 use crate::replica::version::{Seen, VersionVector};
 
 /// All rows of a store at one moment. Cloning is cheap.
@@ -179,19 +179,17 @@ impl Tampered<'_> {
 }
 
 impl Snapshot for Image {
-    fn written_by(
-        &self,
-        origin: Origin,
-        first: u64,
-        last: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, Key, Entry)>, StoreError> {
-        Ok(self
-            .seq
-            .range(origin.dot(first)..=origin.dot(last))
-            .filter_map(|(dot, key)| self.data.get(key).map(|entry| (dot.seq, key.clone(), entry.clone())))
-            .take(limit)
-            .collect())
+    fn written_by(&self, origin: Origin, first: u64, last: u64, limit: usize) -> Result<Written, StoreError> {
+        let mut found = Written { upto: last, ..Written::default() };
+        for (dot, key) in self.seq.range(origin.dot(first)..=origin.dot(last)) {
+            if found.examined == limit {
+                found.upto = dot.seq - 1;
+                break;
+            }
+            found.examined += 1;
+            found.writes.extend(self.data.get(key).map(|entry| (dot.seq, key.clone(), entry.clone())));
+        }
+        Ok(found)
     }
 
     fn folded_origins(&self) -> Result<Vec<(Origin, u64)>, StoreError> {
