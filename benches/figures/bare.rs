@@ -9,30 +9,32 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use http_body_util::Full;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserKey, UserValue};
+use http_body_util::{BodyExt, Full};
 use hyper::header::{CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 use crate::{key, value};
 
 /// A server that answers every request with what a node has answered, byte for byte but for the date, in a process of its
-/// own, as a node is. Gone when dropped.
+/// own, as a node is; over the engine, once it has put the request's body there. Gone when dropped.
 pub struct Bare {
     process: Child,
     pub address: SocketAddr,
 }
 
 impl Bare {
-    /// Runs this program again, which must then call [`serve`].
-    pub fn start(answer: &[u8]) -> Self {
+    /// Runs this program again, which must then call [`serve`]; over an engine in that directory, if one is given.
+    pub fn start(answer: &[u8], engine: Option<&Path>) -> Self {
         let program = std::env::current_exe().expect("this program");
         let mut command = Command::new(program);
-        let mut process = command.arg(SERVE).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut process =
+            command.arg(SERVE).args(engine).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
         process.stdin.take().expect("its input").write_all(answer).expect("it reads");
         let mut line = String::new();
         let output = process.stdout.as_mut().expect("its output");
@@ -52,7 +54,8 @@ impl Drop for Bare {
 pub const SERVE: &str = "--serve";
 
 /// The bare server, for ever.
-pub async fn serve() {
+pub async fn serve(engine: Option<&Path>) {
+    let puts = engine.map(|directory| StorageEngine::open(directory).serve());
     let mut answer = Vec::new();
     std::io::stdin().read_to_end(&mut answer).expect("an answer");
     let (headers, body) = parts(&answer);
@@ -61,17 +64,35 @@ pub async fn serve() {
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
         let _ = stream.set_nodelay(true);
-        let (headers, body) = (headers.clone(), body.clone());
+        let (headers, body, puts) = (headers.clone(), body.clone(), puts.clone());
         tokio::spawn(async move {
-            let answer = service_fn(move |_: Request<hyper::body::Incoming>| {
+            let answer = service_fn(move |request: Request<hyper::body::Incoming>| {
                 let mut response = Response::new(Full::new(body.clone()));
                 response.headers_mut().clone_from(&headers);
-                async move { Ok::<_, std::convert::Infallible>(response) }
+                let puts = puts.clone();
+                async move {
+                    if let Some(puts) = puts {
+                        put(request, &puts).await;
+                    }
+                    Ok::<_, std::convert::Infallible>(response)
+                }
             });
             let builder = auto::Builder::new(TokioExecutor::new());
             let _ = builder.serve_connection(TokioIo::new(stream), answer).await;
         });
     }
+}
+
+/// A pair, and whom to tell that it is on disk.
+type Put = ((String, Bytes), oneshot::Sender<()>);
+
+async fn put(request: Request<hyper::body::Incoming>, puts: &mpsc::Sender<Put>) {
+    let (parts, body) = request.into_parts();
+    let key = parts.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+    let value = body.collect().await.expect("a body").to_bytes();
+    let (done, wait) = oneshot::channel();
+    puts.send(((key, value), done)).expect("the committer runs");
+    wait.await.expect("the committer answers");
 }
 
 /// The headers of an answer, without those that the server adds by itself, and its body.
@@ -100,27 +121,47 @@ impl StorageEngine {
         Self { database, keyspace }
     }
 
+    /// Commits whatever waits, again and again, with or without an fsync, and tells those who wait. How many writes.
+    fn commit_all<W, D, K: Into<UserKey>, V: Into<UserValue>>(
+        &self,
+        submitted: &mpsc::Receiver<(W, D)>,
+        sync: bool,
+        pair: impl Fn(&W) -> (K, V),
+        tell: impl Fn(D),
+    ) -> usize {
+        let mut count = 0;
+        while let Ok(first) = submitted.recv() {
+            let mut waiting = vec![first];
+            waiting.extend(submitted.try_iter());
+            let mut batch = self.database.batch();
+            for (write, _) in &waiting {
+                let (key, value) = pair(write);
+                batch.insert(&self.keyspace, key, value);
+            }
+            let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
+            batch.durability(Some(mode)).commit().expect("committed");
+            count += waiting.len();
+            waiting.into_iter().for_each(|(_, done)| tell(done));
+        }
+        count
+    }
+
+    /// One thread that makes durable whatever it is sent.
+    fn serve(self) -> mpsc::Sender<Put> {
+        let (submit, submitted) = mpsc::channel();
+        std::thread::spawn(move || {
+            let pair = |(key, value): &(String, Bytes)| (key.as_bytes().to_vec(), value.clone());
+            self.commit_all(&submitted, true, pair, |done: oneshot::Sender<()>| _ = done.send(()))
+        });
+        submit
+    }
+
     /// Puts per second: `writers` threads, each waiting for its write; one thread that commits whatever waits, with or
     /// without an fsync.
     pub fn puts(self, writers: usize, time: Duration, sync: bool) -> f64 {
         let (submit, submitted) = mpsc::channel::<(u64, mpsc::SyncSender<()>)>();
         let committer = std::thread::spawn(move || {
-            let mut count = 0;
-            while let Ok(first) = submitted.recv() {
-                let mut waiting = vec![first];
-                waiting.extend(submitted.try_iter());
-                let mut batch = self.database.batch();
-                for (number, _) in &waiting {
-                    batch.insert(&self.keyspace, key(*number), value(*number));
-                }
-                let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
-                batch.durability(Some(mode)).commit().expect("committed");
-                count += waiting.len();
-                for (_, done) in waiting {
-                    let _ = done.send(());
-                }
-            }
-            count
+            self.commit_all(&submitted, sync, |number| (key(*number), value(*number)), |done| _ = done.send(()))
         });
         let start = Instant::now();
         let threads: Vec<_> = (0..writers)

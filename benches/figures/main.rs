@@ -11,6 +11,7 @@ mod flock;
 mod load;
 mod spread;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -95,8 +96,8 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    if has(bare::SERVE) {
-        return runtime.block_on(bare::serve());
+    if let Some(at) = args.iter().position(|arg| arg == bare::SERVE) {
+        return runtime.block_on(bare::serve(args.get(at + 1).map(Path::new)));
     }
     let quick = has("--quick");
     let mut figures = Figures { rows: Vec::new(), quiet: has("--json") };
@@ -137,6 +138,17 @@ async fn run(figures: &mut Figures, quick: bool) {
     figures.add("durable puts through HTTP, 64 connections", puts.per_second, "/s", Some(beside), goal);
     figures.add("  latency p50", puts.p50.as_secs_f64() * 1e3, "ms", None, None);
     figures.add("  latency p99", puts.p99.as_secs_f64() * 1e3, "ms", None, None);
+    // What the goal leaves room for: no tokens, no merging, no sealing, no index.
+    let answer = load::ask(node.api, &put(&node, &namespace)(0), http).await;
+    let bare = bare::Bare::start(&answer, Some(&directory.path().join("bare")));
+    let make = put(&node, &namespace);
+    let limit = async |time| load::run(bare.address, CONNECTIONS, time, make.clone(), http).await;
+    let (limits, beside) = in_turn("engine alone", time, async |time| engine(time, true).await, limit).await;
+    figures.add("  a bare handler that puts into the engine", limits.per_second, "/s", Some(beside), None);
+    let limit = async |time| limit(time).await.per_second;
+    let (puts, beside) = in_turn("bare handler over the engine", time, limit, ours).await;
+    figures.add("  durable puts beside it", puts.per_second, "/s", Some(beside), None);
+    drop(bare);
     if let Some(redis) = bare::Redis::start(&directory.path().join("redis-always"), "always").await {
         let set = async |time| load::run(redis.address, CONNECTIONS, time, redis_set(), resp).await.per_second;
         let (puts, beside) = in_turn("Redis", time, set, ours).await;
@@ -152,7 +164,7 @@ async fn run(figures: &mut Figures, quick: bool) {
     // Reads.
     let count = 100_000 / scale;
     bulk(&node, &namespace, 0, count);
-    let bare = bare::Bare::start(&load::ask(node.api, &get(&node, &namespace, 1)(0), http).await);
+    let bare = bare::Bare::start(&load::ask(node.api, &get(&node, &namespace, 1)(0), http).await, None);
     for (name, keys) in [("hot gets through HTTP", 1), ("random gets through HTTP", count)] {
         // The same requests, whoever is asked.
         let make = get(&node, &namespace, keys);
@@ -207,7 +219,7 @@ async fn in_turn(
 }
 
 /// How fast a second node takes in what the first one writes, and how fast it catches up on what it has missed.
-fn replication(figures: &mut Figures, directory: &std::path::Path, count: u64) {
+fn replication(figures: &mut Figures, directory: &Path, count: u64) {
     let first = Node::start(&directory.join("first"), &[]);
     let namespace = first.namespace("figures");
     let mut second = first.join(&directory.join("second"), &[]);
@@ -232,7 +244,7 @@ fn replication(figures: &mut Figures, directory: &std::path::Path, count: u64) {
 }
 
 /// Memory and restart with many keys.
-fn million(figures: &mut Figures, directory: &std::path::Path, count: u64) {
+fn million(figures: &mut Figures, directory: &Path, count: u64) {
     let mut node = Node::start(&directory.join("million"), &[]);
     let namespace = node.namespace("figures");
     let start = Instant::now();

@@ -13,12 +13,15 @@ use std::time::Duration;
 use hyper::rt::Executor;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 
 /// More than there are processors: while one waits for what it has been asked, another finds something to do.
 const LANES_MORE: usize = 1;
 /// How long those that are told to end may take for their last words.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// A timer that is due before those of requests: one that is due before all others has the event loop wake itself.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// The threads. They end when this is dropped.
 pub(crate) struct Lanes(Vec<Lane>);
@@ -55,8 +58,14 @@ impl Lane {
         let (stop, stopped) = oneshot::channel::<()>();
         thread::Builder::new().name("lane".into()).spawn(move || {
             runtime.block_on(async {
-                // An error: nobody is left to say so.
-                let _ = stopped.await;
+                let (mut stopped, mut beat) = (stopped, interval(BEAT));
+                loop {
+                    tokio::select! {
+                        // An error: nobody is left to say so.
+                        _ = &mut stopped => break,
+                        _ = beat.tick() => {}
+                    }
+                }
                 sleep(LINGER).await;
             });
             runtime.shutdown_background();

@@ -384,7 +384,7 @@ impl Driver {
 
     /// Storage has failed: nobody is left waiting, and the network is drained, until the process ends.
     async fn refuse_until_stopped(&mut self) {
-        loop {
+        while !self.stop.is_terminated() {
             tokio::select! {
                 _ = &mut self.stop => return,
                 Some(request) = self.mailbox.requests.recv() => drop(request),

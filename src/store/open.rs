@@ -31,9 +31,9 @@ const WORKERS: usize = 2;
 /// Open tables. Each costs a descriptor and keeps its index in memory.
 const OPEN_FILES_MAX: usize = 256;
 /// Entries wait in memory up to this size (and again while they are flushed).
-const DATA_MEMTABLE_BYTES: u64 = 16 * MIB;
-/// A `seq` row is a fraction of an entry's.
-const SEQ_MEMTABLE_BYTES: u64 = 8 * MIB;
+const DATA_MEMTABLE_BYTES: u64 = 24 * MIB;
+/// A write in the index is a fraction of an entry.
+const SEQ_MEMTABLE_BYTES: u64 = 4 * MIB;
 /// Some 60 chunks.
 const BLOB_MEMTABLE_BYTES: u64 = 16 * MIB;
 /// Fraction of a file of chunks that may be garbage when it is compacted.
