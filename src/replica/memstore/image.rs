@@ -10,11 +10,16 @@ use crate::replica::key::Key;
 use crate::replica::store::{BlobAddress, Snapshot, StoreError, Written};
 use crate::replica::version::{Seen, VersionVector};
 
+/// Writes held no more that are told of. Over it, the index has been tidied.
+const OUTLIVED_MAX: usize = 512;
+
 /// All rows of a store at one moment. Cloning is cheap.
 #[derive(Clone, Default)]
 pub struct Image {
     pub(super) data: OrdMap<Key, Entry>,
     pub(super) seq: OrdMap<Dot, Key>,
+    /// Writes that the index tells of although they are held no more, as an index on a disk does for a while.
+    pub(super) outlived: OrdSet<Dot>,
     pub(super) seen: OrdMap<Origin, Seen>,
     pub(super) folded: OrdMap<Origin, u64>,
     pub(super) scheduled: OrdSet<(u64, Key)>,
@@ -46,7 +51,7 @@ impl Image {
             || self.folded.get(&dot.origin).is_some_and(|last| dot.seq <= *last)
     }
 
-    /// Every write of the `seq` index with its key, in order.
+    /// Every write that is held with its key, in order.
     pub fn index(&self) -> impl Iterator<Item = (Dot, &Key)> {
         self.seq.iter().map(|(dot, key)| (*dot, key))
     }
@@ -78,18 +83,27 @@ impl Image {
         versions
     }
 
+    fn outlive(&mut self, dot: Dot) {
+        self.seq.remove(&dot);
+        self.outlived.insert(dot);
+        if self.outlived.len() > OUTLIVED_MAX {
+            self.outlived.clear();
+        }
+    }
+
     /// Carries out a change.
     pub(super) fn apply(&mut self, change: Change) {
         match change {
             Change::Put { key, entry, replaces } => {
                 if let Some(dot) = replaces {
-                    self.seq.remove(&dot);
+                    self.outlive(dot);
                 }
+                self.outlived.remove(&entry.dot);
                 self.seq.insert(entry.dot, key.clone());
                 self.data.insert(key, entry);
             }
             Change::Remove { key, dot } => {
-                self.seq.remove(&dot);
+                self.outlive(dot);
                 self.data.remove(&key);
             }
             Change::Schedule(at_ms, key) => _ = self.scheduled.insert((at_ms, key)),
@@ -181,13 +195,21 @@ impl Tampered<'_> {
 impl Snapshot for Image {
     fn written_by(&self, origin: Origin, first: u64, last: u64, limit: usize) -> Result<Written, StoreError> {
         let mut found = Written { upto: last, ..Written::default() };
-        for (dot, key) in self.seq.range(origin.dot(first)..=origin.dot(last)) {
+        let range = origin.dot(first)..=origin.dot(last);
+        let mut held = self.seq.range(range.clone()).peekable();
+        let mut outlived = self.outlived.range(range).copied().peekable();
+        while let Some(dot) = held.peek().map(|(dot, _)| **dot).into_iter().chain(outlived.peek().copied()).min() {
             if found.examined == limit {
                 found.upto = dot.seq - 1;
                 break;
             }
             found.examined += 1;
-            found.writes.extend(self.data.get(key).map(|entry| (dot.seq, key.clone(), entry.clone())));
+            match held.next_if(|(held, _)| **held == dot) {
+                Some((_, key)) => {
+                    found.writes.extend(self.data.get(key).map(|entry| (dot.seq, key.clone(), entry.clone())));
+                }
+                None => _ = outlived.next(),
+            }
         }
         Ok(found)
     }
