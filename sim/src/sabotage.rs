@@ -27,6 +27,7 @@ pub const ALL: &[(&str, Sabotage, &str)] = &[
     ("reissue-nothing", Sabotage::ReissueNothing, "take what a former node wrote for replicated"),
     ("trust-markers", Sabotage::TrustMarkers, "take writes from any future up to the ceiling"),
     ("hide-untold", Sabotage::HideUntold, "send in a session only what origins in the version vector wrote"),
+    ("hasty-scan", Sabotage::HastyScan, "end a session where most of what it looks at has been overwritten"),
     ("trust-claims", Sabotage::TrustClaims, "believe what members say of others' writes"),
     ("boastful-positions", Sabotage::BoastfulPositions, "let a place in the change feed speak of what is not here"),
 ];

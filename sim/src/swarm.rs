@@ -152,6 +152,7 @@ fn draw_bounds(rng: &mut ChaCha8Rng) -> limits::Bounds {
         bounds.batch_len = rng.random_range(100..1_000);
         // Not drawn: the worlds that come after it stay those that they were.
         bounds.session_writes = 4 * bounds.batch_len as u64;
+        bounds.session_reads = 1 + bounds.batch_len % 8;
         bounds.sessions_in = rng.random_range(1..3);
         bounds.sessions_out = rng.random_range(1..3);
         bounds.sync_window = rng.random_range(1..4);

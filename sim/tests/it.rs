@@ -58,6 +58,7 @@ const BROKEN: &[(&str, u64, &[&str])] = &[
     ("boastful-positions", 0, &["change-feed"]),
     ("mark-by-clock", 0, &["markers", "read-your-writes"]),
     ("ignore-eviction", 34, &["convergence", "evictions"]),
+    ("hasty-scan", 0, &["version-vector", "convergence", "converged"]),
     ("hide-untold", 2356, &["version-vector", "convergence", "converged"]),
     ("reissue-anew", 0, &["returned"]),
     ("reissue-blindly", 0, &["markers"]),

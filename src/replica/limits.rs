@@ -26,6 +26,8 @@ pub struct Bounds {
     pub sync_window: u64,
     /// See [`SESSION_WRITES_MAX`].
     pub session_writes: u64,
+    /// See [`SESSION_READS_MAX`].
+    pub session_reads: usize,
     /// See [`PENDING_MAX`].
     pub pending: usize,
     /// See [`PENDING_SOFT_MAX`].
@@ -49,6 +51,7 @@ impl Default for Bounds {
             sessions_in: SESSIONS_IN_MAX,
             sync_window: SYNC_WINDOW,
             session_writes: SESSION_WRITES_MAX,
+            session_reads: SESSION_READS_MAX,
             pending: PENDING_MAX,
             pending_soft: PENDING_SOFT_MAX,
             waiters: WAITERS_MAX,
@@ -153,6 +156,8 @@ pub const SYNC_WINDOW: u64 = 16;
 /// Bytes that this node may write while a session that it sends reads from one snapshot: the storage keeps all of them in
 /// memory for so long. Over it the session ends, to go on from a new snapshot.
 pub const SESSION_WRITES_MAX: u64 = 32 * 1024 * 1024;
+/// Writes that a session looks at in its snapshot at once, those included that have been overwritten.
+pub const SESSION_READS_MAX: usize = 256;
 /// Writes looked at for one chunk at most, so that a turn stays short.
 pub const SYNC_SCAN_MAX: usize = 4096;
 /// A session without progress for this long is dropped by both sides.

@@ -177,6 +177,8 @@ pub enum Sabotage {
     TrustMarkers,
     /// Believe what members say of others' writes.
     TrustClaims,
+    /// Take it for the end of what an origin wrote when fewer of its writes are held than were looked at.
+    HastyScan,
     /// Send in a session only what origins in the version vector wrote.
     HideUntold,
 }

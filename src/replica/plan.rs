@@ -2,15 +2,14 @@
 
 use std::collections::VecDeque;
 
+use super::Sabotage;
 use super::dot::{Dot, Origin};
 use super::entry::Record;
-use super::limits::SYNC_SCAN_MAX;
+use super::limits::{Bounds, SYNC_SCAN_MAX};
 use super::store::{Snapshot, StoreError};
 
-/// Writes looked at in the snapshot at once.
-const ROWS_PER_READ: usize = 256;
-/// What finding the first of them costs, in as many more.
-const ROWS_PER_SEEK: usize = 8;
+/// What finding the first of some writes costs, in as many more.
+const READS_PER_SEEK: usize = 8;
 
 /// Runs of dots still to scan, in order: an origin, with the first and the last of its writes.
 pub(super) struct Plan(pub(super) VecDeque<(Origin, u64, u64)>);
@@ -21,21 +20,23 @@ impl Plan {
     pub(super) fn next_chunk(
         &mut self,
         snapshot: &impl Snapshot,
-        batch_len: usize,
+        bounds: &Bounds,
+        sabotage: Sabotage,
     ) -> Result<Option<(Vec<Record>, Dot)>, StoreError> {
         let mut records = Vec::new();
         let mut upto = None;
-        let (mut bytes, mut scanned_rows) = (0, 0);
-        while bytes < batch_len && scanned_rows < SYNC_SCAN_MAX {
+        let (mut bytes, mut reads) = (0, 0);
+        while bytes < bounds.batch_len && reads < SYNC_SCAN_MAX {
             let Some((origin, first, last)) = self.0.front().copied() else { break };
-            let found = snapshot.written_by(origin, first, last, ROWS_PER_READ)?;
-            scanned_rows += ROWS_PER_SEEK + found.examined;
-            let mut scanned = found.upto;
+            let found = snapshot.written_by(origin, first, last, bounds.session_reads)?;
+            reads += READS_PER_SEEK + found.examined;
+            let is_hasty = sabotage == Sabotage::HastyScan && found.writes.len() < bounds.session_reads;
+            let mut scanned = if is_hasty { last } else { found.upto };
             for (seq, key, entry) in found.writes {
                 let record = entry.to_record(&key);
                 bytes += record.body.len() + key.as_bytes().len();
                 records.push(record);
-                if bytes >= batch_len {
+                if bytes >= bounds.batch_len {
                     scanned = seq;
                     break;
                 }

@@ -538,7 +538,7 @@ impl<S: Store> Replica<S> {
             if out.sent - out.applied >= self.config.bounds.sync_window {
                 return Ok(());
             }
-            let chunk = out.plan.next_chunk(snapshot, self.config.bounds.batch_len)?;
+            let chunk = out.plan.next_chunk(snapshot, &self.config.bounds, self.config.sabotage)?;
             if let Some((records, upto)) = chunk {
                 out.sent += 1;
                 out.progressed = now.mono;
