@@ -165,13 +165,14 @@ impl Store for MemStore {
 
     fn origins(&self) -> Result<Vec<Origin>, StoreError> {
         let mut origins = Vec::new();
-        let mut next = self.rows.seq.keys().next().map(|dot| dot.origin);
-        while let Some(origin) = next {
+        let mut after = Bound::Unbounded;
+        loop {
+            let held = self.rows.seq.range((after, Bound::Unbounded)).next().map(|(dot, _)| dot.origin);
+            let outlived = self.rows.outlived.range((after, Bound::Unbounded)).next().map(|dot| dot.origin);
+            let Some(origin) = held.into_iter().chain(outlived).min() else { return Ok(origins) };
             origins.push(origin);
-            let after = (Bound::Excluded(origin.dot(u64::MAX)), Bound::Unbounded);
-            next = self.rows.seq.range(after).next().map(|(dot, _)| dot.origin);
+            after = Bound::Excluded(origin.dot(u64::MAX));
         }
-        Ok(origins)
     }
 
     fn for_each_hash(&self, visit: &mut dyn FnMut(&Key, RecordHash)) -> Result<(), StoreError> {

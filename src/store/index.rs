@@ -37,7 +37,7 @@ struct Step<'a> {
 /// Seqs of one origin that may share rows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Block {
-    pub(super) origin: Origin,
+    origin: Origin,
     number: u64,
 }
 
@@ -62,8 +62,8 @@ pub(super) fn last_of(dot: Dot) -> Vec<u8> {
     [&rows::dot_key(dot)[..], &[u8::MAX; 8]].concat()
 }
 
-/// Numbers that tell rows apart: no two are given the same one, also not by different processes. So a row can be removed
-/// whatever is written meanwhile.
+/// Numbers that tell rows apart, counted from a random one on in each process: two rows that begin with the same dot never
+/// have the same. So a row can be removed whatever is written meanwhile.
 pub(super) struct RowNumbers(AtomicU64);
 
 impl RowNumbers {

@@ -187,15 +187,15 @@ impl Snapshot for View {
         let mut ahead = BTreeMap::new();
         for row in self.snapshot.range(&self.tables.seq, range) {
             let (row, value) = row.into_inner().map_err(failed)?;
-            let read = index::first_of(&row).and_then(|dot| Ok((dot, index::decode(&row, &value.into())?)));
-            let (begins, writes) = match read {
-                Ok(parts) => parts,
+            let writes = match index::decode(&row, &value.into()) {
+                Ok(writes) => writes,
                 Err(why) => {
                     self.tables.corrupt("seq", &row, why);
                     continue;
                 }
             };
-            let later = ahead.split_off(&begins);
+            let Some((begins, _)) = writes.first() else { continue };
+            let later = ahead.split_off(begins);
             let earlier = mem::replace(&mut ahead, later);
             if let ControlFlow::Break(dot) = self.add_held(earlier, limit, &mut found)? {
                 found.upto = dot.seq - 1;

@@ -74,7 +74,7 @@ impl Staged {
     /// The database applies a batch row by row, and point reads don't wait for its end: entries come last, so that
     /// whoever sees one finds its chunks. Beside the batch, about how many bytes it takes in memory.
     pub(super) fn into_batch(self, tables: &Tables) -> (OwnedWriteBatch, u64) {
-        let rows = self.data.len() + self.index.len() + self.chunks.len() + self.meta.len();
+        let rows = self.data.len() + self.chunks.len() + self.meta.len();
         let mut batch = OwnedWriteBatch::with_capacity(tables.db.clone(), rows);
         let mut bytes = rows * ROW_COST;
         for (key, chunk) in self.chunks {
@@ -96,7 +96,7 @@ impl Staged {
             }
         }
         index::encode(&self.index, &tables.row_numbers, |row, value| {
-            bytes += value.len();
+            bytes += ROW_COST + value.len();
             batch.insert(&tables.seq, row, value);
         });
         for (key, entry) in self.data {

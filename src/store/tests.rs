@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::recent::{RECENT_BYTES_MAX, Recent};
-use super::tidy::tidy_all;
+use super::tidy::{tidy_all, tidy_told};
 use super::*;
 use crate::replica::{BlobId, Content, Incarnation, Marker, NodeId, Snapshot, Value};
 
@@ -205,6 +205,52 @@ fn the_index_of_an_earlier_release_is_read_and_tidied() {
     assert_eq!(written_by(&store.snapshot(), origin(1), 1, 9).len(), 1);
     tidy_all(&store.tables);
     assert_eq!(told(&store), BTreeSet::from([origin(1).dot(3)]));
+}
+
+#[test]
+fn what_was_overwritten_before_a_restart_leaves_the_index_however_much_is_overwritten_after_it() {
+    let directory = directory();
+    let a = key(1, b"a");
+    let (first, second) = (inline(&a, origin(1).dot(1), b"x"), inline(&a, origin(1).dot(2), b"y"));
+    {
+        let mut store = open(&directory);
+        store.put(&a, &first, None);
+        store.commit(false).expect("commits");
+        store.put(&a, &second, Some(first.dot));
+        store.commit(false).expect("commits");
+    }
+    let mut store = open(&directory);
+    assert_eq!(told(&store).len(), 2);
+    let mut looks = 0;
+    while told(&store).len() > 1 {
+        assert!(looks < 100, "it has never come by");
+        looks += 1;
+        store.tidying.outlived(vec![origin(2).dot(1); 4096]);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(told(&store), BTreeSet::from([second.dot]));
+}
+
+/// However long it goes on: what was tidied away is no reason to come by later.
+#[test]
+fn the_index_of_keys_that_are_overwritten_again_and_again_stays_small() {
+    let directory = directory();
+    let mut store = open(&directory);
+    let keys: Vec<_> = (0..300_u32).map(|number| key(1, &number.to_be_bytes())).collect();
+    let count = keys.len() as u64;
+    let tables = store.tables.clone();
+    let mut overwritten = Vec::new();
+    for round in 0..9 {
+        for (key, seq) in keys.iter().zip(1 + round * count..) {
+            let replaces = (round > 0).then(|| origin(1).dot(seq - count));
+            store.put(key, &inline(key, origin(1).dot(seq), b"x"), replaces);
+            overwritten.extend(replaces);
+        }
+        store.commit(false).expect("commits");
+    }
+    let until_next = tidy_told(&tables, overwritten.chunks(keys.len()).map(<[Dot]>::to_vec));
+    assert!(until_next.iter().all(|held| *held <= keys.len()), "{until_next:?}");
+    assert!(told(&store).len() <= 2 * keys.len());
 }
 
 /// As many as it takes for the thread to come by.

@@ -45,7 +45,7 @@ impl Tidying {
     pub(super) fn start(tables: Arc<Tables>) -> io::Result<Self> {
         let (sender, hints) = sync_channel(1);
         let stop = Arc::<AtomicBool>::default();
-        let tidier = Tidier { tables, stop: stop.clone(), touched: BTreeSet::new(), outlived: 0, examined: 0 };
+        let tidier = Tidier::new(tables, stop.clone());
         let thread = thread::Builder::new().name("tidy".into()).spawn(move || tidier.run(&hints))?;
         Ok(Self { hints: Vec::new(), sender: Some(sender), stop, thread: Some(thread) })
     }
@@ -82,43 +82,48 @@ struct Tidier {
     touched: BTreeSet<Block>,
     /// How many, since it last went through them.
     outlived: usize,
-    /// Writes that it then met.
-    examined: usize,
+    /// Writes that were held in the blocks that it then went through.
+    held: usize,
 }
 
 /// What became of a block.
-#[derive(Default)]
 struct Tidied {
-    /// Writes that its rows told of.
-    told: usize,
-    /// Whether some of them are held no more and are still told of.
+    /// Writes of it that are held.
+    held: usize,
+    /// Whether others are still told of.
     has_outlived: bool,
 }
 
 impl Tidier {
+    fn new(tables: Arc<Tables>, stop: Arc<AtomicBool>) -> Self {
+        Self { tables, stop, touched: BTreeSet::new(), outlived: 0, held: 0 }
+    }
+
     fn run(mut self, hints: &Receiver<Vec<Dot>>) {
-        // Where in the index it is, on its way through all of it.
+        if let Err(error) = self.work(hints) {
+            tracing::warn!(%error, "the index of writes is not tidied any more before the next start");
+        }
+    }
+
+    /// Until nobody is left who could tell it anything.
+    fn work(&mut self, hints: &Receiver<Vec<Dot>>) -> Result<(), StoreError> {
+        // Where it is on its way through all of the index. It takes a step each time, however often it is told something.
         let (mut place, mut rest) = (Some(Bound::Unbounded), FIRST_REST);
         loop {
             let heard = match place {
                 Some(_) => hints.recv_timeout(rest),
                 None => hints.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            let done = match (heard, place.take()) {
-                (Err(RecvTimeoutError::Disconnected), _) => return,
-                (Ok(dots), on) => {
-                    place = on;
-                    self.hear(&dots);
-                    if self.is_due() { self.go_through_touched(hints) } else { Ok(()) }
-                }
-                (Err(RecvTimeoutError::Timeout), on) => {
-                    rest = REST;
-                    self.go_on(on.unwrap_or(Bound::Unbounded)).map(|on| place = on)
-                }
-            };
-            if let Err(error) = done {
-                tracing::warn!(%error, "the index of writes is not tidied any more before the next start");
-                return;
+            match heard {
+                Ok(dots) => self.hear(&dots),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            if let Some(from) = place.take() {
+                (place, rest) = (self.go_on(from)?, REST);
+            }
+            if self.is_due() {
+                self.go_through_touched(hints)?;
             }
         }
     }
@@ -128,16 +133,17 @@ impl Tidier {
         self.touched.extend(dots.iter().map(|dot| Block::of(*dot)));
     }
 
-    /// As many have been overwritten as are met on the way: looking costs no more than it is worth.
+    /// As many have been overwritten as are met on the way for nothing: looking costs no more than it is worth. What was found
+    /// and removed must not count, or it would come by ever more rarely.
     fn is_due(&self) -> bool {
-        self.outlived >= OUTLIVED.max(self.examined)
+        self.outlived >= OUTLIVED.max(self.held)
     }
 
     fn go_through_touched(&mut self, hints: &Receiver<Vec<Dot>>) -> Result<(), StoreError> {
-        (self.outlived, self.examined) = (0, 0);
+        (self.outlived, self.held) = (0, 0);
         let blocks: Vec<_> = mem::take(&mut self.touched).into_iter().collect();
         for some in blocks.chunks(BLOCKS_AT_ONCE) {
-            self.tidy(some)?;
+            self.held += self.tidy(some)?;
             match hints.try_recv() {
                 Ok(dots) => self.hear(&dots),
                 Err(TryRecvError::Empty) => {}
@@ -167,21 +173,23 @@ impl Tidier {
         Ok((blocks.len() == BLOCKS_AT_ONCE).then_some(after))
     }
 
-    fn tidy(&mut self, blocks: &[Block]) -> Result<(), StoreError> {
+    /// Looks at some blocks. How many of their writes are held.
+    fn tidy(&mut self, blocks: &[Block]) -> Result<usize, StoreError> {
         // One moment: rows and entries of one commit are both in it, or neither.
         let snapshot = self.tables.db.snapshot();
-        let mut batch = self.tables.db.batch();
+        let (mut batch, mut held) = (self.tables.db.batch(), 0);
         for block in blocks {
             if self.stop.load(Ordering::Relaxed) {
-                return Ok(());
+                return Ok(held);
             }
             let tidied = tidy(&self.tables, &snapshot, *block, &mut batch)?;
-            self.examined += tidied.told;
+            held += tidied.held;
             if tidied.has_outlived {
                 self.touched.insert(*block);
             }
         }
-        commit(&self.tables, batch)
+        commit(&self.tables, batch)?;
+        Ok(held)
     }
 }
 
@@ -217,7 +225,7 @@ fn tidy(tables: &Tables, snapshot: &Snapshot, block: Block, batch: &mut OwnedWri
         rows.into_iter().for_each(|row| batch.remove(&tables.seq, row));
         index::encode(&held, &tables.row_numbers, |row, value| batch.insert(&tables.seq, row, value));
     }
-    Ok(Tidied { told, has_outlived: !is_worth_it && held.len() < told })
+    Ok(Tidied { held: held.len(), has_outlived: !is_worth_it && held.len() < told })
 }
 
 /// Whether a key holds that write; also if that can't be told, for what is damaged is found through its row.
@@ -232,10 +240,22 @@ fn may_be_held(tables: &Tables, snapshot: &Snapshot, dot: Dot, key: &[u8]) -> Re
 /// Looks at everything, and returns once it is done.
 #[cfg(test)]
 pub(super) fn tidy_all(tables: &Arc<Tables>) {
-    let (stop, touched) = Default::default();
-    let mut tidier = Tidier { tables: tables.clone(), stop, touched, outlived: 0, examined: 0 };
+    let mut tidier = Tidier::new(tables.clone(), Arc::default());
     let mut place = Some(Bound::Unbounded);
     while let Some(from) = place {
         place = tidier.go_on(from).expect("it reads and writes");
     }
+}
+
+/// Goes through what the thread is told of, time after time. After each, how many must be overwritten before the next.
+#[cfg(test)]
+pub(super) fn tidy_told(tables: &Arc<Tables>, outlived: impl IntoIterator<Item = Vec<Dot>>) -> Vec<usize> {
+    let mut tidier = Tidier::new(tables.clone(), Arc::default());
+    let (_sender, hints) = sync_channel(1);
+    let times = outlived.into_iter().map(|dots| {
+        tidier.hear(&dots);
+        tidier.go_through_touched(&hints).expect("it reads and writes");
+        tidier.held
+    });
+    times.collect()
 }
